@@ -1,0 +1,250 @@
+"""The classifier: a backbone, a pooling, a small head, and the choice of what is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spamlit.model.attention import pick
+from spamlit.model.gpt import GPT
+
+Pooling = Literal["last_nonpad", "mean_nonpad", "first", "last", "mean"]
+Trainable = Literal["none", "head", "last_block", "last_two_blocks", "last_k", "all", "lora"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+TRAINABLES: tuple[str, ...] = get_args(Trainable)
+_READS_PADDING = ("last", "mean")
+
+
+def pooled_position(n_tokens: int, lengths: Tensor, pooling: str) -> Tensor | None:
+    """The one position that a pooling reads in each row.
+
+    Args:
+        n_tokens: T, padding included.
+        lengths: (B,) real tokens per row, at least 1.
+        pooling: One of `POOLINGS`.
+
+    Returns:
+        (B,) int64, or None for the means.
+
+    >>> pooled_position(5, torch.tensor([2, 5]), "last_nonpad")
+    tensor([1, 4])
+    """
+    if pooling == "last_nonpad":
+        return lengths - 1
+    if pooling == "first":
+        return torch.zeros_like(lengths)
+    if pooling == "last":
+        return torch.full_like(lengths, n_tokens - 1)
+    return None
+
+
+def pool(hidden: Tensor, lengths: Tensor, pooling: str) -> Tensor:
+    """Reduce the positions of each row to one vector.
+
+    Args:
+        hidden: (B, T, C), right-padded.
+        lengths: (B,) real tokens per row, at least 1.
+        pooling: ``last_nonpad``, ``mean_nonpad`` and ``first`` read real tokens only; ``last`` (position T - 1) and
+            ``mean`` (over all T) take padding for text, as the lesson does.
+
+    Returns:
+        (B, C).
+
+    Raises:
+        ValueError: Unknown pooling.
+    """
+    _check("model.pooling", pooling, POOLINGS)
+    position = pooled_position(hidden.shape[1], lengths, pooling)
+    if position is not None:
+        return pick(hidden, position[:, None]).squeeze(1)  # (B, T, C) -> (B, 1, C) -> (B, C)
+    if pooling == "mean":
+        return hidden.mean(dim=1)  # (B, T, C) -> (B, C)
+    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (B, T)
+    total = hidden.masked_fill(~real[..., None], 0.0).sum(dim=1)  # (B, T, C) -> (B, C)
+    return total / lengths[:, None].to(hidden.dtype)
+
+
+class Classifier(nn.Module):
+    """Backbone → final norm → pooling → linear head.
+
+    Everything is frozen until `set_trainable` says otherwise. What lies below the lowest trained parameter is the
+    *prefix*, a fixed function of the tokens; the rest is the *suffix*: ``forward = suffix(prefix(tokens))``.
+
+    Args:
+        backbone: Its parameters are shared, not copied, while frozen.
+        pooling: One of `POOLINGS`.
+        causal: False lets every position see the whole message.
+        head_bias: Whether the head has a bias.
+        n_classes: Number of logits.
+        dropout: In the trained blocks (and the embeddings, if trained), in train mode.
+        head_seed: The head is ``nn.Linear``'s default initialisation under this seed (the lesson's 123); the global
+            RNG state stays as it was.
+
+    Raises:
+        ValueError: Unknown pooling, or dropout outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        backbone: GPT,
+        *,
+        pooling: str = "last_nonpad",
+        causal: bool = True,
+        head_bias: bool = True,
+        n_classes: int = 2,
+        dropout: float = 0.0,
+        head_seed: int = 123,
+    ) -> None:
+        super().__init__()
+        _check("model.pooling", pooling, POOLINGS)
+        self.backbone, self.pooling, self.causal, self.dropout = backbone, pooling, causal, dropout
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(head_seed)
+            self.head = nn.Linear(backbone.config.n_embd, n_classes, bias=head_bias)
+        self.set_trainable("none")
+
+    def set_trainable(self, trainable: str, last_k: int | None = None) -> None:
+        """Choose which parameters are trained; those get memory of their own, the others stay mapped.
+
+        Args:
+            trainable: ``none``; ``head`` alone; ``last_block``, ``last_two_blocks`` or ``last_k`` blocks with the final
+                norm and the head; ``all``, embeddings included; ``lora``.
+            last_k: Number of blocks for ``last_k``.
+
+        Raises:
+            ValueError: Unknown choice, or `last_k` missing, out of range or without use.
+        """
+        _check("model.trainable", trainable, TRAINABLES)
+        if trainable == "lora":
+            raise ValueError("model.trainable=lora is not available yet; choose last_block, last_k or all")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(False)
+            if self._is_trained(name, trainable, self._trained_blocks(trainable, last_k)):
+                parameter.data = parameter.data.clone()  # out of the read-only map of the weight file
+                parameter.requires_grad_(True)
+        self.backbone.set_dropout(self.dropout, self.boundary)
+
+    def _trained_blocks(self, trainable: str, last_k: int | None) -> int:
+        n_layer = self.backbone.config.n_layer
+        if (trainable == "last_k") != (last_k is not None):
+            raise ValueError(f"model.last_k={last_k} goes with model.trainable=last_k, not {trainable}")
+        fixed = {"none": 0, "head": 0, "last_block": 1, "last_two_blocks": 2, "all": n_layer}
+        count = fixed[trainable] if last_k is None else last_k
+        if count > n_layer or (last_k is not None and last_k < 1):
+            raise ValueError(
+                f"model.trainable={trainable}: cannot train the last {count} blocks of {n_layer}; choose 1..{n_layer}"
+            )
+        return count
+
+    def _is_trained(self, name: str, trainable: str, n_blocks: int) -> bool:
+        if trainable == "all" or name.startswith("head."):
+            return trainable != "none"
+        if name.startswith("backbone.blocks."):
+            return int(name.split(".")[2]) >= self.backbone.config.n_layer - n_blocks
+        return name.startswith("backbone.norm.") and n_blocks > 0
+
+    @property
+    def boundary(self) -> int | None:
+        """Number of frozen blocks under the lowest trained parameter.
+
+        0..n_layer; n_layer + 1 where the final norm is frozen too (then pooling belongs to the prefix); None where
+        the embeddings are trained, so that nothing is frozen below.
+        """
+        n_layer = self.backbone.config.n_layer
+        lowest = n_layer + 1
+        for name, parameter in self.backbone.named_parameters():
+            if parameter.requires_grad:
+                if name.startswith(("token_embedding.", "position_embedding.")):
+                    return None
+                lowest = min(lowest, int(name.split(".")[1]) if name.startswith("blocks.") else n_layer)
+        return lowest
+
+    @torch.no_grad()
+    def prefix(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Run the frozen part, without gradients; no dropout acts there in any mode.
+
+        Args:
+            tokens: (B, T) ids, right-padded.
+            lengths: (B,) real tokens per row, at least 1.
+
+        Returns:
+            What enters the first trained block: (B, T, C); the pooled and normed (B, C) where norm and blocks are
+            frozen; the tokens themselves where nothing is.
+        """
+        boundary = self.boundary
+        if boundary is None:
+            return tokens
+        if boundary > self.backbone.config.n_layer:
+            return self._features(tokens, lengths, start=0)
+        visible = self._visible_lengths(lengths)
+        hidden: Tensor = self.backbone(tokens, stop=boundary, lengths=visible, causal=self.causal)  # (B, T, C)
+        return hidden
+
+    def suffix(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Run the trained rest on what `prefix` gave.
+
+        Args:
+            hidden: The result of `prefix`, rows padded alike.
+            lengths: (B,).
+
+        Returns:
+            Logits (B, n_classes).
+        """
+        boundary = self.boundary
+        if boundary is None or boundary <= self.backbone.config.n_layer:
+            hidden = self._features(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, C)
+        logits: Tensor = self.head(hidden)
+        return logits
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Token ids (B, T) and lengths (B,) to logits (B, n_classes)."""
+        return self.suffix(self.prefix(tokens, lengths), lengths)
+
+    def _features(self, x: Tensor, lengths: Tensor, start: int) -> Tensor:
+        """Blocks from `start`, final norm and pooling: (B, T) ids or (B, T, C) states to (B, C)."""
+        position = pooled_position(x.shape[1], lengths, self.pooling)
+        hidden = self.backbone(
+            x,
+            start=start,
+            lengths=self._visible_lengths(lengths),
+            positions=None if position is None else position[:, None],  # (B,) -> (B, 1)
+            causal=self.causal,
+        )
+        hidden = self.backbone.norm(hidden)  # (B, T, C) or (B, 1, C)
+        return pool(hidden, lengths, self.pooling) if position is None else hidden.squeeze(1)
+
+    def _visible_lengths(self, lengths: Tensor) -> Tensor | None:
+        return None if self.pooling in _READS_PADDING else lengths
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Number of parameters, (total, trained)."""
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The trained parameters by name, detached, not copied: what checkpoints and bundles store."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Copy a `trained_state` into the parameters that are trained now.
+
+        Raises:
+            ValueError: Names or shapes are not exactly those of the trained parameters.
+        """
+        own = self.trained_state()
+        wrong = sorted(state.keys() ^ own.keys()) or [n for n in own if own[n].shape != state[n].shape]
+        if wrong:
+            raise ValueError(
+                f"trained weights do not fit this classifier ({len(state)} tensors for {len(own)} trained parameters); "
+                f"missing, unexpected or of another shape: {', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}"
+            )
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+
+def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{key}={value}: choose one of {', '.join(choices)}")
