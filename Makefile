@@ -1,0 +1,51 @@
+# spamlit. `make` alone lists the targets; ARGS="…" is passed on to the command behind a target.
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint lock clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+ARGS ?=
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  e.g. make train ARGS="model.trainable=last_two_blocks seed=1"   make test ARGS="-k tokenizer"'
+
+setup: $(INSTALLED)  ## Create .venv and install what the locks pin (a no-op when up to date)
+
+# pip leaves the build of torch (CPU, CUDA, Metal) to the machine and its pip settings; the rest is checked against hashes.
+$(INSTALLED): requirements-dev.lock requirements-torch.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit("error: spamlit needs Python 3.11 to 3.14, but $(PYTHON) is %d.%d. Name another one: make setup PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV) (minutes the first time, more where torch comes with CUDA)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-warn-conflicts \
+	    -c requirements-torch.lock -e .
+	@touch $@
+
+train: setup  ## Fine-tune the default classifier; ARGS are Hydra overrides
+	$(BIN)/python train.py $(ARGS)
+
+test: setup  ## Run the tests and doctests; without ARGS also require 90 % coverage of src/
+	$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=90)
+
+lint: setup  ## Check style, formatting, types and the direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+# The locks hold for every platform and Python that pyproject.toml admits. UPGRADE=1 takes newer versions where allowed.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(if $(UPGRADE),--upgrade) \
+    --custom-compile-command "make lock"
+lock: setup  ## Pin the dependencies again after a change of pyproject.toml
+	$(LOCK) --generate-hashes --no-emit-package torch pyproject.toml -o requirements.lock
+	$(LOCK) --generate-hashes --no-emit-package torch -c requirements.lock pyproject.toml --extra dev --group lesson \
+	    -o requirements-dev.lock
+	echo "torch==2.13.0" | $(LOCK) --no-config -c requirements.lock - -o requirements-torch.lock
+
+clean:  ## Remove caches and build products; keeps .venv and outputs/
+	rm -rf build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

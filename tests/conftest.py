@@ -1,0 +1,7 @@
+"""What all tests share. Markers are in pyproject.toml; the cache of assets is the user's own (`SPAMLIT_CACHE`)."""
+
+import hypothesis
+
+# The machine may be busy: a slow example is no failure, and a failure comes with the blob that repeats it.
+hypothesis.settings.register_profile("spamlit", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("spamlit")
