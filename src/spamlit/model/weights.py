@@ -1,0 +1,181 @@
+"""Weights of a backbone: pretrained, through a prepared form that maps in a fraction of a second, or random.
+
+The prepared form is a safetensors file of canonical names (`spamlit.model.gpt`) and float32, in the cache, beside the
+published file it was made from. It is named after that file's SHA-256, carries checksums of its own, and is made again
+when they do not hold. The published file is not touched while the prepared one is sound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spamlit.assets import ASSETS, AssetError, atomic_write, cache_dir, fetch
+from spamlit.model.formats import parameter_shapes, read_gpt2, read_llama_gguf
+from spamlit.model.gpt import CONFIGS, GPT, GPTConfig
+
+__all__ = ["load_backbone", "prepared_path", "read_gpt2", "read_llama_gguf", "weights_sha256"]
+
+Reader = Callable[[Path, GPTConfig], Iterator[tuple[str, Tensor]]]
+SOURCES: dict[str, tuple[str, Reader]] = {
+    "smollm2-135m": ("SmolLM2-135M-Instruct.Q4_1.gguf", read_llama_gguf),
+    "gpt2": ("gpt2", read_gpt2),
+    "gpt2-medium": ("gpt2-medium", read_gpt2),
+    "gpt2-large": ("gpt2-large", read_gpt2),
+    "gpt2-xl": ("gpt2-xl", read_gpt2),
+}
+_VERSION = 1  # of the prepared form
+_CHUNK = 1 << 24  # bytes under one checksum
+
+
+def load_backbone(
+    name: str, *, weights: str = "pretrained", n_layer: int | None = None, seed: int = 0, progress: bool = True
+) -> GPT:
+    """Build a backbone with its weights.
+
+    Pretrained parameters are mapped from the prepared file: memory fills as they are used, and processes share it.
+    They are read-only in spirit; `Classifier.set_trainable` copies those that are trained.
+
+    Args:
+        name: A key of `CONFIGS`.
+        weights: ``pretrained`` or ``random`` (GPT-2's initialisation).
+        n_layer: Keep only the lowest blocks; None keeps all.
+        seed: Of random weights.
+        progress: Show a progress bar while fetching.
+
+    Returns:
+        The model in eval mode, float32.
+
+    Raises:
+        ValueError: Unknown name or kind of weights, no pretrained weights of that name, `n_layer` out of range, or a
+            file of another architecture.
+        spamlit.assets.AssetError: The weights could not be fetched.
+    """
+    config = _config(name, weights).cut(n_layer)
+    if weights == "random":
+        return GPT.random(config, seed).eval()
+    state = load_file(prepared_path(name, progress=progress))
+    model = GPT(config)
+    model.load_state_dict({key: state[key] for key in parameter_shapes(config)}, assign=True)
+    return model.eval()
+
+
+def weights_sha256(name: str, *, weights: str = "pretrained", n_layer: int | None = None, seed: int = 0) -> str:
+    """What identifies the weights, for cache keys and `run.json`; nothing is fetched.
+
+    Returns:
+        The published file's SHA-256 (whatever the cut: the blocks that remain are the same); for random weights the
+        SHA-256 of the architecture and the seed. Where no SHA-256 is known, the key of the pinned revision.
+
+    Raises:
+        ValueError: As `load_backbone`.
+    """
+    config = _config(name, weights).cut(n_layer)
+    if weights == "random":
+        return hashlib.sha256(f"random {config} seed={seed}".encode()).hexdigest()
+    asset = ASSETS[SOURCES[name][0]]
+    return asset.sha256 or f"pinned-by-revision-{asset.key}"
+
+
+def prepared_path(name: str, *, progress: bool = True) -> Path:
+    """The prepared file of a pretrained backbone (all its blocks), made if it is missing or damaged.
+
+    Raises:
+        ValueError, spamlit.assets.AssetError: As `load_backbone`.
+    """
+    config = _config(name, "pretrained")
+    asset, read = SOURCES[name]
+    folder = cache_dir() / "weights"
+    key = (ASSETS[asset].sha256 or ASSETS[asset].key)[:16]
+    path = folder / f"{name}-{key}-v{_VERSION}.safetensors"
+    try:
+        if not _is_sound(path):
+            from filelock import FileLock  # a warm cache needs none
+
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is_sound(path):  # another process may have made it meanwhile
+                    _prepare(path, read(fetch(asset, progress=progress), config), parameter_shapes(config))
+    except OSError as error:
+        raise AssetError(
+            f"cannot prepare the weights of {name} in {folder}: {error}. "
+            "Make room there, or point SPAMLIT_CACHE at another folder."
+        ) from error
+    return path
+
+
+def _config(name: str, weights: str) -> GPTConfig:
+    if name not in CONFIGS:
+        raise ValueError(f"backbone={name}: choose one of {', '.join(CONFIGS)}")
+    if weights not in ("pretrained", "random"):
+        raise ValueError(f"backbone.weights={weights}: choose pretrained or random")
+    if weights == "pretrained" and name not in SOURCES:
+        raise ValueError(f"backbone={name} has no pretrained weights: use backbone.weights=random")
+    return CONFIGS[name]
+
+
+def _prepare(path: Path, tensors: Iterable[tuple[str, Tensor]], shapes: dict[str, tuple[int, ...]]) -> None:
+    with atomic_write(path) as temporary:
+        _write(temporary, tensors, shapes)
+
+
+def _write(path: Path, tensors: Iterable[tuple[str, Tensor]], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Stream float32 tensors into a safetensors file, one in memory at a time.
+
+    Its metadata holds the CRC-32 of each `_CHUNK` bytes of the data.
+    (`safetensors.torch.save_file` would need all of the model in memory.)
+    """
+    offsets, end = {}, 0
+    for name, shape in shapes.items():
+        offsets[name] = (end, end + 4 * math.prod(shape))
+        end = offsets[name][1]
+    checksums = [0] * -(-end // _CHUNK)
+    with path.open("wb") as file:
+        start = file.write(_header(shapes, offsets, checksums))
+        for name, tensor in tensors:
+            file.seek(start + offsets[name][0])
+            file.write(tensor.numpy().data)
+        file.flush()
+        file.seek(0)
+        file.write(_header(shapes, offsets, _checksums(path, start)))
+
+
+def _header(shapes: dict[str, tuple[int, ...]], offsets: dict[str, tuple[int, int]], checksums: list[int]) -> bytes:
+    header: dict[str, object] = {"__metadata__": {"crc32": ",".join(f"{c:08x}" for c in checksums)}}
+    header |= {n: {"dtype": "F32", "shape": shapes[n], "data_offsets": offsets[n]} for n in shapes}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % 64)  # the data begins on a cache line
+    return len(text).to_bytes(8, "little") + text
+
+
+def _checksums(path: Path, start: int) -> list[int]:
+    """CRC-32 of each chunk of the file from byte `start`: 540 MB take about 0.15 s with two threads."""
+
+    def checksum(offset: int) -> int:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return zlib.crc32(file.read(_CHUNK))
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(checksum, range(start, path.stat().st_size, _CHUNK)))
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether the prepared file is there, whole and undamaged."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 1 << 24)))
+        expected: str = header["__metadata__"]["crc32"]
+        return expected == ",".join(f"{c:08x}" for c in _checksums(path, 8 + size))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return False
