@@ -156,9 +156,10 @@ class Attention(nn.Module):
         keys = self._keys(x, rotary)
         values = self.value(x).unflatten(-1, (self.n_kv_head, self.head_dim)).transpose(1, 2)  # (B, K, T, D)
         if past is not None:
-            causal = causal and not past
-            past[:] = [torch.cat(pair, dim=2) for pair in zip(past, (keys, values), strict=True)] or [keys, values]
-            keys, values = past
+            if past:
+                causal = False
+                keys, values = torch.cat((past[0], keys), dim=2), torch.cat((past[1], values), dim=2)  # (B, K, S+T, D)
+            past[:] = keys, values
         heads = F.scaled_dot_product_attention(
             queries.transpose(1, 2),  # (B, H, Q, D)
             keys,
