@@ -191,9 +191,10 @@ def _disk_message(asset: Asset, error: OSError) -> str:
     folder = os.environ.get("SPAMLIT_CACHE") or "~/.cache/spamlit"
     where = error.filename or folder
     if error.errno in _DISK_FULL:
+        needed = f"{human(asset.size)}, up to {human(_peak(asset))} while fetching"
         return (
-            f"no space left for {asset.name} ({human(asset.size)}, up to {human(_peak(asset))} while fetching) in {where}: "
-            f"{error.strerror}. Free some space, or set SPAMLIT_CACHE to a folder on another disk."
+            f"no space left for {asset.name} ({needed}) in {where}: {error.strerror}. "
+            f"Free some space, or set SPAMLIT_CACHE to a folder on another disk."
         )
     return (
         f"cannot keep {asset.name} in the cache {folder}: {where}: {error.strerror or error}. "
