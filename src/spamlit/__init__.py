@@ -7,14 +7,18 @@
     '0.1.0'
 """
 
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spamlit.inference.predictor import Predictor
 
-__all__ = ["Predictor", "__version__"]
+__all__ = ["STARTED", "Predictor", "__version__"]
 __version__ = "0.1.0"
+
+STARTED = time.monotonic()
+"""When this process began, as near as Python can tell: a run counts its start-up too."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,116 @@
+"""The only way to classify: command line, server, report and tests all go through the Predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from spamlit.data.tokenizer import Tokenizer
+from spamlit.model.bundle import BundleError, load_bundle
+from spamlit.model.classifier import Classifier
+from spamlit.training.run_folder import find_bundle
+
+BATCH_TOKENS = 2_048
+
+
+class Prediction(NamedTuple):
+    """What the classifier says of one message."""
+
+    label: str
+    """`spam` or `ham`"""
+    probability: float
+    """of spam, 0 to 1"""
+    flag: str
+    """empty, or why the message deserves a look: `empty`, `truncated`"""
+
+
+class Predictor:
+    """Classifies messages with a bundle. The same message gets the same answer in any company and order.
+
+    Args:
+        classifier: in eval mode.
+        tokenizer: the bundle's own.
+        settings: the bundle's config: labels, threshold, temperature, max_length, padding, backbone.
+
+    Example::
+
+        predictor = Predictor.load("latest")
+        predictor.classify(["You have been selected to receive a cash prize"])
+    """
+
+    def __init__(self, classifier: Classifier, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
+        self.classifier, self.tokenizer, self.settings = classifier, tokenizer, settings
+        try:
+            self.labels = tuple(settings["labels"])
+            self.threshold = float(settings["threshold"])
+            self.temperature = float(settings["temperature"])
+            self.max_length = int(settings["max_length"])
+            self.pad_to = self.max_length if settings["pooling"] in ("last", "mean") else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the bundle's config.json lacks or spoils a setting: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictor:
+        """The Predictor of a run folder, a bundle folder, or `latest`.
+
+        Raises:
+            RunNotFoundError: no run there, or one that has not finished.
+            BundleError: a damaged bundle.
+        """
+        folder = find_bundle(path)
+        classifier, settings = load_bundle(folder)
+        return cls(classifier, Tokenizer.load(folder), settings)
+
+    def classify(self, texts: Sequence[str], *, threshold: float | None = None) -> list[Prediction]:
+        """Label, spam probability and flag of each text, in order.
+
+        Args:
+            texts: any strings; an empty one is ham with the flag `empty`.
+            threshold: the least probability that is spam; by default the bundle's.
+
+        Raises:
+            ValueError: a threshold outside 0 to 1.
+        """
+        limit = self.threshold if threshold is None else threshold
+        if not 0.0 <= limit <= 1.0:
+            raise ValueError(f"threshold={limit}: choose a probability from 0 to 1.")
+        ids = self.tokenizer.encode_batch(list(texts))
+        probabilities = self.probabilities([row[: self.max_length] for row in ids])
+        return [
+            self._prediction(text, len(row), p, limit) for text, row, p in zip(texts, ids, probabilities, strict=True)
+        ]
+
+    def probabilities(self, ids: Sequence[Sequence[int]]) -> list[float]:
+        """Spam probability of each row of at most `max_length` token ids."""
+        out = [0.0] * len(ids)
+        with torch.inference_mode():
+            for rows in self._batches(ids):
+                lengths = torch.tensor([len(ids[i]) for i in rows])
+                width = self.pad_to or int(lengths.max())
+                tokens = torch.full((len(rows), width), self.tokenizer.pad_id)
+                for row, i in zip(tokens, rows, strict=True):
+                    row[: len(ids[i])] = torch.tensor(ids[i])
+                logits = self.classifier(tokens, lengths).float() / self.temperature
+                for i, probability in zip(rows, logits.softmax(-1)[:, 1].tolist(), strict=True):
+                    out[i] = probability
+        return out
+
+    def _batches(self, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Row numbers by length, in batches of at most BATCH_TOKENS tokens with padding."""
+        batch: list[int] = []
+        for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
+            if batch and (len(batch) + 1) * (self.pad_to or len(ids[i])) > BATCH_TOKENS:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _prediction(self, text: str, length: int, probability: float, threshold: float) -> Prediction:
+        if not text.strip():
+            return Prediction(self.labels[0], 0.0, "empty")
+        flag = "truncated" if length > self.max_length else ""
+        return Prediction(self.labels[probability >= threshold], probability, flag)

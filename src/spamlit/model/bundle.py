@@ -1,0 +1,164 @@
+"""The bundle: a folder that holds a classifier, without pickle.
+
+`model.safetensors` has what was trained; `backbone.safetensors`, where part of the backbone stayed frozen, is a hard
+link to the cache's prepared weights (a copy on another file system), so that a run costs little disk and the folder is
+still whole: copied elsewhere it needs neither cache nor network. `config.json` says how to build the model, how to
+decide, and the SHA-256 of every file beside it and of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spamlit.assets import sha256_file
+from spamlit.model.classifier import Classifier
+from spamlit.model.gpt import GPT, GPTConfig
+
+FORMAT = 1
+MODEL, BACKBONE, CONFIG = "model.safetensors", "backbone.safetensors", "config.json"
+
+
+class BundleError(ValueError):
+    """A folder that is no sound bundle; the message says what is wrong with which file."""
+
+
+def save_bundle(
+    folder: Path,
+    classifier: Classifier,
+    settings: dict[str, Any],
+    save_tokenizer: Callable[[Path], None],
+    frozen: Path | None,
+) -> None:
+    """Writes a bundle, whole or not at all, in place of one that is there.
+
+    Args:
+        folder: where.
+        classifier: with its trained weights.
+        settings: labels, threshold, temperature, max_length, …: what `load_bundle` gives back.
+        save_tokenizer: writes the tokenizer's files into the folder it is given.
+        frozen: prepared weights of the whole backbone, by the names of `GPT`; None where they are in no file, and then
+            every tensor is stored.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_tokenizer(part)
+    state = classifier.state_dict() if frozen is None else classifier.trained_state()
+    if frozen is not None and state.keys() >= classifier.state_dict().keys():
+        frozen = None
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, part / MODEL)
+    if frozen is not None:
+        link_or_copy(frozen, part / BACKBONE)
+    config = {
+        "format": FORMAT,
+        **settings,
+        "pooling": classifier.pooling,
+        "causal": classifier.causal,
+        "head_bias": classifier.head.bias is not None,
+        "n_classes": classifier.head.out_features,
+        "backbone": asdict(classifier.backbone.config),
+        "files": {file.name: sha256_file(file) for file in sorted(part.iterdir())},
+    }
+    config["sha256"] = _digest(config)
+    (part / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier, in eval mode with mapped weights, and its settings.
+
+    Raises:
+        BundleError: a file is missing, damaged or of another format.
+    """
+    config = read_settings(folder)
+    for name, digest in config["files"].items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise BundleError(f"{folder} has no file {name!r}, which its {CONFIG} names: the bundle is not whole.")
+        if sha256_file(path) != digest:
+            raise BundleError(
+                f"{path} is damaged: its SHA-256 is not the one in {CONFIG}. Train again, or copy it again."
+            )
+    try:
+        classifier = _build(config)
+        state = _read_state(folder, config, set(classifier.state_dict()))
+    except (TypeError, KeyError, ValueError, SafetensorError) as error:
+        raise BundleError(f"{folder} does not describe a classifier: {error}") from error
+    wrong = sorted(name for name, value in classifier.state_dict().items() if value.shape != state[name].shape)
+    if wrong:
+        raise BundleError(f"{folder / MODEL}: tensors of another shape than {CONFIG} says: {', '.join(wrong[:5])}")
+    classifier.load_state_dict(state, assign=True)
+    return classifier.eval().requires_grad_(False), config
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """A bundle's config.json, checked against its own SHA-256.
+
+    Raises:
+        BundleError: it is missing, damaged, or of another format.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder} is not a bundle: it has no {CONFIG}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise BundleError(f"{path} is not of format {FORMAT}, the one that this version reads.")
+    if config.get("sha256") != _digest(config) or not isinstance(config.get("files"), dict):
+        raise BundleError(f"{path} was changed or damaged: its own SHA-256 does not hold.")
+    return config
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system allows it, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _build(config: dict[str, Any]) -> Classifier:
+    """The classifier without weights: the backbone is on the meta device."""
+    backbone = GPT(GPTConfig(**config["backbone"]))
+    return Classifier(
+        backbone,
+        pooling=config["pooling"],
+        causal=config["causal"],
+        head_bias=config["head_bias"],
+        n_classes=config["n_classes"],
+    )
+
+
+def _read_state(folder: Path, config: dict[str, Any], names: set[str]) -> dict[str, Tensor]:
+    """All tensors of a classifier: the trained ones over the frozen ones."""
+    state: dict[str, Tensor] = {}
+    if BACKBONE in config["files"]:
+        with safe_open(folder / BACKBONE, "pt") as file:
+            frozen = {f"backbone.{name}" for name in file.keys()} & names  # noqa: SIM118
+            state = {name: file.get_tensor(name.removeprefix("backbone.")) for name in frozen}
+    with safe_open(folder / MODEL, "pt") as file:
+        trained = set(file.keys())
+        state |= {name: file.get_tensor(name) for name in trained}
+    if names ^ state.keys():
+        raise ValueError(f"tensors missing or unexpected: {', '.join(sorted(names ^ state.keys())[:5])}")
+    return {name: value.to(torch.float32) for name, value in state.items()}
+
+
+def _digest(config: dict[str, Any]) -> str:
+    content = {key: value for key, value in config.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

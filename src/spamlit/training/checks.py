@@ -1,0 +1,41 @@
+"""Overrides that cannot work together, refused before anything is loaded."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from spamlit.model.classifier import POOLINGS, TRAINABLES
+
+READS_PADDING = ("last", "mean")
+
+
+def check(cfg: DictConfig) -> None:
+    """Looks for values and combinations that a run would only trip over later.
+
+    Raises:
+        ValueError: with the key, the value and what to choose.
+    """
+    _choice("model.trainable", cfg.model.trainable, TRAINABLES)
+    _choice("model.pooling", cfg.model.pooling, POOLINGS)
+    _choice("evaluate", cfg.evaluate, ("best", "last"))
+    _choice("backbone.weights", cfg.backbone.weights, ("pretrained", "random"))
+    if cfg.data.padding == "longest" and cfg.model.pooling in READS_PADDING:
+        raise ValueError(
+            f"model.pooling={cfg.model.pooling} reads padding, so its result would depend on the batch under "
+            "data.padding=longest: choose data.padding=fixed, or model.pooling=last_nonpad."
+        )
+    _check_trainer(cfg.trainer)
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={trainer.accelerator} needs an NVIDIA GPU and a CUDA build of torch; this torch "
+            f"({torch.__version__}) sees none. Choose trainer=cpu, or install torch with CUDA."
+        )
+
+
+def _choice(key: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{key}={value}: choose one of {', '.join(choices)}.")

@@ -1,0 +1,184 @@
+"""The LightningModule: loss, optimizer, metrics. What is computed lives in `spamlit.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+
+from spamlit.data.batch import IGNORED, Batch
+from spamlit.model.classifier import Classifier
+from spamlit.training.metrics import spam_metrics
+
+Prefix = Callable[[Tensor, Tensor], Tensor]
+"""(tokens (B, T), lengths (B,)) -> what enters the lowest trained block: (B, T, C), or (B, C) once pooled."""
+
+
+class Predictions(NamedTuple):
+    """One split's predictions in the split's own order: row numbers (N,), spam probabilities (N,), labels (N,)."""
+
+    rows: Tensor
+    probability: Tensor
+    labels: Tensor
+
+
+class SpamModule(LightningModule):
+    """Trains a Classifier with cross-entropy and tells how good it is on each split.
+
+    Args:
+        classifier: backbone and head, `set_trainable` already called.
+        optimizer: called with the parameters to train.
+        scheduler: called with the optimizer and the number of optimizer steps of the whole training.
+        prefix: computes or looks up the frozen part; by default `classifier.prefix`, live.
+        class_weights: (2,) weights of the classes in the loss, or None.
+        test_splits: names of the dataloaders that `Trainer.test` is given, in order.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer, int], Any] | None = None,
+        *,
+        prefix: Prefix | None = None,
+        class_weights: Tensor | None = None,
+        test_splits: tuple[str, ...] = ("test",),
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # checkpoints hold what is trained; load_trained_state is strict about that
+        self.classifier = classifier
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.prefix: Prefix = prefix or classifier.prefix
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.test_splits = test_splits
+        self.split_metrics = nn.ModuleDict({f"{name}_split": _SplitMetrics() for name in ("val", *test_splits)})
+        self._rows: dict[str, list[Predictions]] = {}
+        self.predictions: dict[str, Predictions] = {}
+        self.results: dict[str, float] = {}
+        self._rng: Tensor | None = None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, 2) of ham and spam, float32."""
+        return self.classifier.suffix(self.prefix(batch.tokens, batch.lengths), batch.lengths).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self(batch)
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        losses = F.cross_entropy(logits, batch.labels, weights, ignore_index=IGNORED, reduction="sum")
+        loss = losses / self._global_weight(batch.labels, weights)
+        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        return loss
+
+    def _global_weight(self, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Weight of all rows of the global batch, as a process must divide by so that DDP's mean of gradients is exact."""
+        real = labels[labels != IGNORED]
+        weight = real.new_tensor(real.numel(), dtype=torch.float32) if weights is None else weights[real].sum()
+        if self.trainer.world_size > 1:
+            weight = self.trainer.strategy.reduce(weight, reduce_op="sum") / self.trainer.world_size
+        return weight
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"val/{name}": value for name, value in self._metrics("val").finish().items()}, prog_bar=False)
+
+    def on_test_epoch_start(self) -> None:
+        self._rows = {name: [] for name in self.test_splits}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        split = self.test_splits[dataloader_idx]
+        probability, labels, keep = self._evaluate(split, batch)
+        self._rows[split].append(Predictions(batch.index[keep], probability, labels))
+
+    def on_test_epoch_end(self) -> None:
+        """Predictions of all splits, and `results`: metrics.json's names and values."""
+        for split in self.test_splits:
+            rows = self.predictions[split] = self._gather(self._rows[split])
+            figures = self._metrics(split).finish()
+            if split == "reserve":  # ham only: what counts is how much of it is taken for spam
+                self.results |= {"reserve/fpr": 1.0 - figures["accuracy"].item(), "reserve/n": len(rows.labels)}
+            else:
+                name = "val" if split == "validation" else split
+                self.results |= {f"{name}/{figure}": value.item() for figure, value in figures.items()}
+        self._rows = {}
+
+    def _gather(self, rows: list[Predictions]) -> Predictions:
+        """All processes' rows, by row number."""
+        columns = [torch.cat(column) for column in zip(*rows, strict=True)]
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, [column.cpu() for column in columns])
+            columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        order = columns[0].argsort()
+        return Predictions(*(column[order].cpu() for column in columns))
+
+    def _metrics(self, split: str) -> _SplitMetrics:
+        metrics = self.split_metrics[f"{split}_split"]
+        assert isinstance(metrics, _SplitMetrics)
+        return metrics
+
+    def _evaluate(self, split: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        keep = batch.labels != IGNORED
+        logits, labels = self(batch)[keep], batch.labels[keep]
+        return self._metrics(split).update(logits, labels), labels, keep
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        parameters = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer(parameters)
+        if self.make_scheduler is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.make_scheduler(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Only what is trained is stored, with the state of dropout's random numbers in each process."""
+        checkpoint["state_dict"] = {f"classifier.{k}": v for k, v in self.classifier.trained_state().items()}
+        state = torch.get_rng_state()
+        checkpoint["rng"] = self.all_gather(state) if self.trainer.world_size > 1 else state[None]
+
+    def load_trained(self, state: dict[str, Tensor]) -> None:
+        """A checkpoint's `state_dict` into what is trained; strict, as `load_trained_state` is."""
+        self.classifier.load_trained_state({key.removeprefix("classifier."): value for key, value in state.items()})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.load_trained(checkpoint["state_dict"])
+        rng = checkpoint["rng"]
+        self._rng = rng[min(self.global_rank, len(rng) - 1)]
+
+    def on_train_start(self) -> None:
+        if self._rng is not None:
+            torch.set_rng_state(self._rng)
+            self._rng = None
+
+
+class _SplitMetrics(nn.Module):
+    """Loss and metrics of one split, over all processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.metrics: MetricCollection = spam_metrics()
+
+    def update(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Takes logits (N, 2) and labels (N,); gives the spam probabilities (N,)."""
+        probability = logits.softmax(dim=-1)[:, 1]
+        if len(labels):
+            self.loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+            self.metrics.update(probability, labels)
+        return probability
+
+    def finish(self) -> dict[str, Tensor]:
+        """The figures, and a clean slate."""
+        values = {"loss": self.loss.compute(), **self.metrics.compute()}
+        self.loss.reset()
+        self.metrics.reset()
+        return values

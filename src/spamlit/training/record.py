@@ -1,0 +1,77 @@
+"""run.json: what a run was."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import spamlit
+
+LIBRARIES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tiktoken", "pandas", "numpy", "gguf")
+
+
+class Timing:
+    """Seconds of each part of a run; the first one of a process counts from the process's start, its imports included.
+
+    >>> timing = Timing()
+    >>> with timing("fit"):
+    ...     pass
+    >>> sorted(timing.seconds)
+    ['fit', 'startup']
+    """
+
+    _first = True
+
+    def __init__(self) -> None:
+        now = time.monotonic()
+        self.started = spamlit.STARTED if Timing._first else now
+        Timing._first = False
+        self.seconds: dict[str, float] = {"startup": round(now - self.started, 3)}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[part] = round(self.seconds.get(part, 0.0) + time.monotonic() - start, 3)
+
+    def total(self) -> dict[str, float]:
+        """All parts, what lies between them (`other`) and the `total`."""
+        total = round(time.monotonic() - self.started, 3)
+        return {**self.seconds, "other": round(total - sum(self.seconds.values()), 3), "total": total}
+
+
+def versions() -> dict[str, str]:
+    """Python's and the libraries' versions."""
+    return {"python": platform.python_version(), "spamlit": spamlit.__version__} | {n: version(n) for n in LIBRARIES}
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that the code stands at, with `-dirty` where it was changed since; None outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu (2 threads)`, or the GPU's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads, {platform.machine()})"
+
+
+def describe(**parts: Any) -> dict[str, Any]:
+    """run.json's content: what is the same for every run, and the parts that the recipe knows."""
+    return {**parts, "versions": versions(), "git": git_revision(Path(__file__).parent)}

@@ -1,0 +1,78 @@
+"""Where runs are and what they contain: the contract of `outputs/`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from spamlit.assets import atomic_write
+
+OUTPUTS = Path("outputs")
+_TIME = re.compile(r"\d\d-\d\d-\d\d")
+
+
+class RunNotFoundError(ValueError):
+    """No run folder where one was named; the message lists what there is."""
+
+
+def find_run(name: str | Path, outputs: Path = OUTPUTS) -> Path:
+    """The run folder that a user means: a path to it, or `latest` for the newest one below `outputs`.
+
+    Raises:
+        RunNotFoundError: there is none.
+    """
+    if str(name) == "latest":
+        runs = sorted(_runs(outputs), key=lambda run: run.stat().st_mtime)
+        if not runs:
+            raise RunNotFoundError(f"no run below {outputs.resolve()}: make one with `python train.py`.")
+        return runs[-1]
+    path = Path(name)
+    if not path.is_dir():
+        newest = ", ".join(str(run) for run in sorted(_runs(outputs))[-3:]) or "none"
+        raise RunNotFoundError(f"{path} is not a run folder. The newest ones: {newest}; `latest` names the newest.")
+    return path
+
+
+def find_bundle(name: str | Path, outputs: Path = OUTPUTS) -> Path:
+    """The bundle of a run: a bundle folder itself, a run folder, or `latest`.
+
+    Raises:
+        RunNotFoundError: there is none, or the run has not finished.
+    """
+    if str(name) == "latest":
+        finished = [run for run in _runs(outputs) if is_bundle(run / "classifier")]
+        if finished:
+            return max(finished, key=lambda run: run.stat().st_mtime) / "classifier"
+    path = find_run(name, outputs)
+    for folder in (path, path / "classifier"):
+        if is_bundle(folder):
+            return folder
+    raise RunNotFoundError(
+        f"{path} has no classifier/: the run did not finish. Go on with `python train.py ckpt={path}`."
+    )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder is a bundle that predicts."""
+    return (path / "config.json").is_file() and (path / "model.safetensors").is_file()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A run's metrics.json or run.json."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _runs(outputs: Path) -> list[Path]:
+    found = [*outputs.glob("*/*/.hydra"), *outputs.glob("multirun/*/*/*/.hydra")]
+    return [folder.parent for folder in found if _TIME.search(str(folder))]

@@ -1,0 +1,267 @@
+"""The recipe, top to bottom: data, model, frozen prefix, trainer, fit, test, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from spamlit.assets import sha256_file
+from spamlit.data.datamodule import SMSDataModule
+from spamlit.data.splits import SplitName, write_splits
+from spamlit.model.bundle import save_bundle
+from spamlit.model.classifier import Classifier
+from spamlit.model.gpt import CONFIGS, GPT
+from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
+from spamlit.training import record
+from spamlit.training.checks import check
+from spamlit.training.module import Predictions, SpamModule
+from spamlit.training.prefix_cache import PrefixCache
+from spamlit.training.run_folder import write_json
+from spamlit.training.tensorboard import log_results
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its metrics (metrics.json) and the objects it was made with."""
+
+    folder: Path
+    metrics: dict[str, float]
+    module: SpamModule
+    data: SMSDataModule
+    trainer: Trainer
+
+
+def train(cfg: DictConfig) -> Run:
+    """Trains, evaluates and writes the run folder.
+
+    Args:
+        cfg: the composed `conf/train.yaml`.
+
+    Raises:
+        ValueError: values that do not fit together, before anything is loaded.
+        AssetError: data or weights that cannot be had.
+        KeyboardInterrupt: Ctrl-C; the last checkpoint is what `ckpt=` goes on from.
+    """
+    timing = record.Timing()
+    check(cfg)
+    quiet()
+    folder = Path(cfg.run_dir)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    trainer = make_trainer(cfg)
+    with timing("assets"):
+        data = make_data(cfg)
+        data.prepare_data()
+        backbone = load_backbone(**cfg.backbone, seed=cfg.seed)
+    with timing("prepare"):
+        data.setup()
+        classifier = make_classifier(cfg, backbone)
+        if trainer.is_global_zero:
+            write_splits(data.splits, folder)
+    with timing("prefix"):
+        cache = make_prefix_cache(cfg, classifier, data)
+    splits = tuple(split for split in SPLITS if len(data.labels(split)))
+    module = SpamModule(
+        classifier,
+        hydra.utils.instantiate(cfg.optimizer),
+        hydra.utils.instantiate(cfg.scheduler),
+        prefix=cache,
+        class_weights=data.class_weights,
+        test_splits=splits,
+    )
+    with timing("fit"):
+        fit(trainer, module, data, cfg)
+    with timing("test"):
+        load_evaluated(module, cfg)
+        trainer.test(module, [data.eval_dataloader(split) for split in splits], verbose=False)
+    metrics = module.results
+    if trainer.is_global_zero:
+        with timing("write"):
+            write_predictions(module.predictions, data, folder)
+            write_bundle(cfg, classifier, data, folder)
+            log_run(cfg, trainer, module, data)
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "run.json", run_record(cfg, module, data, cache, timing))
+    return Run(folder, metrics, module, data, trainer)
+
+
+def quiet() -> None:
+    """Silences what Lightning says to everyone and that does not hold here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # frozen blocks are in eval mode on purpose; the collection is in memory, so workers would only cost
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+    warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
+    # a resumed run writes into its own folder
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+
+
+def make_data(cfg: DictConfig) -> SMSDataModule:
+    """The data module for the backbone's vocabulary and context."""
+    backbone = CONFIGS[cfg.backbone.name]
+    settings = {key: cfg.data[key] for key in cfg.data if key != "prefix_cache"}  # interpolations resolved
+    data: SMSDataModule = hydra.utils.instantiate(settings, tokenizer=backbone.tokenizer, context=backbone.context)
+    return data
+
+
+def make_trainer(cfg: DictConfig) -> Trainer:
+    """The Lightning trainer with the configured callbacks and logger."""
+    callbacks: list[Callback] = [hydra.utils.instantiate(callback) for callback in cfg.callbacks.values()]
+    trainer: Trainer = hydra.utils.instantiate(
+        cfg.trainer, callbacks=callbacks, logger=hydra.utils.instantiate(cfg.logger) if cfg.logger else False
+    )
+    return trainer
+
+
+def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
+    """The backbone with its new head, and what is to be trained of it."""
+    classifier = Classifier(
+        backbone,
+        pooling=cfg.model.pooling,
+        causal=cfg.model.causal,
+        head_bias=cfg.model.head_bias,
+        dropout=cfg.model.dropout,
+        head_seed=cfg.seed,
+    )
+    classifier.set_trainable(cfg.model.trainable, cfg.model.last_k)
+    return classifier
+
+
+def make_prefix_cache(cfg: DictConfig, classifier: Classifier, data: SMSDataModule) -> PrefixCache | None:
+    """The frozen part's output for every message of the run; None where it is to be computed live."""
+    boundary = classifier.boundary
+    if not cfg.data.prefix_cache or not boundary:
+        return None
+    pooled = boundary > classifier.backbone.config.n_layer
+    padded = cfg.model.pooling in ("last", "mean")
+    cache = PrefixCache(
+        {
+            "weights": weights_sha256(**cfg.backbone, seed=cfg.seed),
+            "boundary": boundary,
+            "pooling": cfg.model.pooling if pooled else None,
+            "causal": cfg.model.causal,
+        },
+        classifier.prefix,
+        pooled=pooled,
+        padded=padded,
+    )
+    messages = [ids for split in SPLITS for ids in data.ids(split)]
+    if padded:
+        pad = data.tokenizer.pad_id
+        messages = [[*ids, *[pad] * (data.max_length - len(ids))] for ids in messages]
+    cache.fill(messages)
+    return cache
+
+
+def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
+    """Trains, from the run's last checkpoint where there is one to go on from."""
+    if cfg.model.trainable == "none":
+        return
+    last = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
+    resumed = last if cfg.ckpt and last.is_file() else None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    except SystemExit as stop:  # how Lightning ends a program after Ctrl-C
+        raise KeyboardInterrupt from stop
+
+
+def load_evaluated(module: SpamModule, cfg: DictConfig) -> None:
+    """The weights that are tested and bundled: `evaluate=best` or what training ended with."""
+    best = Path(cfg.run_dir) / "checkpoints" / "best.ckpt"
+    if cfg.evaluate == "best" and best.is_file():
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        module.load_trained(checkpoint["state_dict"])
+
+
+def write_predictions(predictions: dict[str, Predictions], data: SMSDataModule, folder: Path) -> None:
+    """predictions.csv: what the run said of every message of every split."""
+    tables = []
+    for split, rows in predictions.items():
+        table = getattr(data.splits, split).iloc[rows.rows.numpy()][["id", "label"]]
+        tables.append(table.assign(split=split, probability=rows.probability.numpy()))
+    pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
+
+
+def write_bundle(cfg: DictConfig, classifier: Classifier, data: SMSDataModule, folder: Path) -> None:
+    """classifier/: what predicts, with its tokenizer."""
+    settings = {
+        "labels": ["ham", "spam"],
+        "threshold": THRESHOLD,
+        "temperature": 1.0,
+        "max_length": data.max_length,
+        "tokenizer": data.tokenizer.name,
+        "weights": weights_sha256(**cfg.backbone, seed=cfg.seed),
+        "trainable": cfg.model.trainable,
+    }
+    frozen = prepared_path(cfg.backbone.name) if cfg.backbone.weights == "pretrained" else None
+    save_bundle(folder / "classifier", classifier, settings, data.tokenizer.save, frozen)
+
+
+def log_run(cfg: DictConfig, trainer: Trainer, module: SpamModule, data: SMSDataModule) -> None:
+    """The final figures and pictures to the loggers."""
+    log_results(
+        trainer.loggers,
+        hyperparameters=hyperparameters(cfg),
+        metrics={name: value for name, value in module.results.items() if not name.startswith("train/")},
+        predictions=module.predictions,
+        texts={split: data.texts(split) for split in SPLITS},
+        threshold=THRESHOLD,
+        step=trainer.global_step,
+    )
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """The choices of a run, flat: `model.trainable`, `optimizer.lr`, …"""
+    chosen = {}
+    for group in ("data", "backbone", "model", "optimizer", "scheduler"):
+        for key, value in cfg[group].items():
+            if isinstance(value, str | int | float | bool) and not str(key).startswith("_"):
+                chosen[f"{group}.{key}"] = value
+    return chosen | {
+        "trainer.max_epochs": cfg.trainer.max_epochs,
+        "trainer.precision": cfg.trainer.precision,
+        "seed": cfg.seed,
+    }
+
+
+def run_record(
+    cfg: DictConfig, module: SpamModule, data: SMSDataModule, cache: PrefixCache | None, timing: record.Timing
+) -> dict[str, Any]:
+    """run.json."""
+    total, trained = module.classifier.parameter_counts()
+    return record.describe(
+        data={
+            "source": str(data.source),
+            "sha256": sha256_file(data.path),
+            "counts": data.splits.counts(),
+            "repeats_dropped": data.splits.dropped,
+            "max_length": data.max_length,
+        },
+        backbone={
+            "name": cfg.backbone.name,
+            "weights": cfg.backbone.weights,
+            "sha256": weights_sha256(**cfg.backbone, seed=cfg.seed),
+            "n_layer": module.classifier.backbone.config.n_layer,
+            "parameters": total,
+            "trained": trained,
+        },
+        prefix={"cached": cache is not None, "computed": cache.computed if cache else 0},
+        hyperparameters=hyperparameters(cfg),
+        seeds={"seed": cfg.seed, "data": cfg.data.seed, "head": cfg.seed},
+        device=record.device_name(module.device),
+        precision=str(cfg.trainer.precision),
+        epochs=module.trainer.current_epoch,
+        steps=module.trainer.global_step,
+        timing=timing.total(),
+    )
