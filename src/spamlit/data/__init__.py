@@ -1,1 +1,1 @@
-
+"""Messages: parsed (`sms`), divided (`splits`), encoded (`tokenizer`), ordered (`sampler`), batched (`datamodule`)."""

@@ -1,0 +1,170 @@
+"""The SMS Spam Collection, and any table of messages, as one data frame.
+
+A *message frame* has the columns ``id`` (int, where the message stands in its file), ``label`` (``"ham"`` or
+``"spam"``), ``text`` (str) and, after `with_groups`, ``group`` (int: messages that say the same share one).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+LABELS = ("ham", "spam")  # a label's position is its class: ham 0, spam 1
+
+
+def parse(path: Path | str) -> pd.DataFrame:
+    r"""Read ``label<TAB>text`` lines, UTF-8, without any quoting.
+
+    Only ``\n`` ends a line (messages hold other characters that `str.splitlines` would split at); a ``\r`` before it is
+    dropped. A final newline is expected but not required.
+
+    Returns:
+        Columns ``id`` (the line's number, from 1), ``label``, ``text``, in the file's order.
+
+    Raises:
+        ValueError: A malformed line (named by its number), or no lines at all.
+    """
+    lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path} is empty: expected lines of label<TAB>text")
+    rows = [(number, *_parse_line(line, f"{path}, line {number}")) for number, line in enumerate(lines, start=1)]
+    return pd.DataFrame(rows, columns=["id", "label", "text"])
+
+
+def _parse_line(line: bytes, where: str) -> tuple[str, str]:
+    try:
+        decoded = line.removesuffix(b"\r").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: byte {error.start + 1} is not UTF-8 ({error.reason})") from None
+    label, tab, text = decoded.partition("\t")
+    if not decoded.strip():
+        raise ValueError(f"{where}: blank line; expected label<TAB>text")
+    if not tab:
+        raise ValueError(f"{where}: no tab after the label in {_short(decoded)}; expected label<TAB>text")
+    if label not in LABELS:
+        raise ValueError(f"{where}: unknown label {_short(label)}; choose from {', '.join(LABELS)}")
+    if not text.strip():
+        raise ValueError(f"{where}: no text after the label {label!r}")
+    return label, text
+
+
+def _short(text: str, width: int = 40) -> str:
+    return repr(text if len(text) <= width else text[: width - 1] + "…")
+
+
+def parse_quoted(path: Path | str) -> pd.DataFrame:
+    """Read the collection as the lesson did: pandas' default quoting, which loses messages.
+
+    A message that begins with an unbalanced ``"`` swallows the lines behind it (the collection's 5,574 messages become
+    5,572 rows). Only for `split="random"`, whose published rows depend on it; everything else reads with `parse`.
+
+    Returns:
+        Columns ``id`` (the line where the row begins), ``label``, ``text``.
+
+    Raises:
+        ValueError: The file does not parse as two tab-separated columns labelled ham and spam.
+    """
+    parse(path)  # the same errors as elsewhere for a malformed file
+    frame = pd.read_csv(path, sep="\t", header=None, names=["label", "text"], keep_default_na=False)
+    begins = (frame["text"].str.count("\n") + 1).cumsum().shift(fill_value=0) + 1
+    frame.insert(0, "id", begins.astype("int64"))
+    return frame
+
+
+def read_csv_messages(
+    path: Path | str, *, text_column: str, label_column: str, positive: str | int | bool
+) -> pd.DataFrame:
+    """Read the user's own table: CSV, or TSV if the name ends in ``.tsv``, UTF-8, with a header.
+
+    Cells are text as written: ``NA``, ``null`` and ``0042`` stay what they are.
+
+    Args:
+        path: The file.
+        text_column: The column with the messages.
+        label_column: The column with the labels, two different ones.
+        positive: The label that means spam; the other one means ham.
+
+    Returns:
+        Columns ``id`` (the record's number, from 1, the header not counted), ``label``, ``text``.
+
+    Raises:
+        ValueError: Not a readable table, a column that is not there, empty texts or labels, or labels other than two.
+    """
+    separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # records longer than the header lose cells
+            table = pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is not a table with a header: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 ({error}); convert it, as with iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+    for option, column in (("text_column", text_column), ("label_column", label_column)):
+        if column not in table.columns:
+            there = ", ".join(map(str, table.columns))
+            raise ValueError(f"{path} has no column {column!r} (data.{option}); its columns are: {there}")
+    texts, labels = table[text_column].fillna(""), table[label_column].fillna("").str.strip()
+    for column, cells in ((text_column, texts), (label_column, labels)):
+        empty = [row + 1 for row, cell in enumerate(cells) if not cell.strip()]
+        if empty:
+            raise ValueError(
+                f"{path}: column {column!r} is empty in {len(empty)} of {len(table)} records "
+                f"(record {_some(empty)}); fill or remove them"
+            )
+    spam = labels == _positive_label(str(positive), sorted(set(labels)), path, label_column)
+    return pd.DataFrame(
+        {"id": range(1, len(table) + 1), "label": spam.map({False: "ham", True: "spam"}), "text": texts}
+    )
+
+
+def _positive_label(positive: str, found: list[str], path: Path | str, column: str) -> str:
+    if len(found) != 2:
+        raise ValueError(f"{path}: column {column!r} must hold two labels, and holds {len(found)}: {_some(found)}")
+    matches = [label for label in found if label.casefold() == positive.casefold()]
+    if positive in found:
+        return positive
+    if len(matches) == 1:  # YAML turns `true` into True, and people write Spam for spam
+        return matches[0]
+    raise ValueError(f"data.positive={positive} is not a label of {path}; column {column!r} holds: {_some(found)}")
+
+
+def _some(values: Sequence[object], most: int = 5) -> str:
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
+
+
+_DIGIT = re.compile(r"\d")
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+_ASCII_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~\s]")
+
+
+def group_key(text: str) -> str:
+    """What is left of a message when case, digits, punctuation and spacing are folded: equal keys are repeats.
+
+    Lower-case; every digit 0; what is neither letter, digit nor white space removed; runs of white space one space,
+    none at the ends. A message without words keeps its symbols beyond ASCII (emoji); those of ASCII punctuation alone
+    count as repeats of each other. On the collection: 5,108 keys, 607 of them spam.
+
+    >>> group_key("WINNER!! Call 09061701461 now")
+    'winner call 00000000000 now'
+    >>> group_key(":-) :-)") == group_key(":)") == ""
+    True
+    """
+    folded = _DIGIT.sub("0", text.lower())
+    words = " ".join(_PUNCTUATION.sub("", folded).split())
+    return words or _ASCII_PUNCTUATION.sub("", folded)
+
+
+def with_groups(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same frame with a column ``group``: 0, 1, … in order of first appearance, equal where `group_key` is."""
+    groups, _ = pd.factorize(frame["text"].map(group_key))
+    return frame.assign(group=groups.astype("int64"))
