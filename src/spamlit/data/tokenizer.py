@@ -74,8 +74,8 @@ class Tokenizer:
         """Skip bytes that have no token, as `tokenizers` does; tiktoken would panic.
 
         SmolLM2 has none for six control characters and for the first byte of U+40000 to U+BFFFF. They still part the
-        text into pieces; inside a piece their neighbours may merge. (The pieces are `regex`'s here, whose Unicode is newer:
-        beside a letter that tiktoken's does not know yet, the result can differ from `tokenizers`.)
+        text into pieces; inside a piece their neighbours may merge. (The pieces are `regex`'s here, whose Unicode is
+        newer: beside a letter that tiktoken's does not know yet, the result can differ from `tokenizers`.)
         """
         ids: list[int] = []
         for piece in self._pieces.findall(text):
