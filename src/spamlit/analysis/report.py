@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def write_report(run: Path) -> Path:
 
 def read_scalars(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and values of each scalar that TensorBoard holds; of steps that a resumed run repeated, the last."""
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells which file it reads
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     found = {}
     for tag in events.Tags()["scalars"]:

@@ -31,11 +31,11 @@ def command(
     ids = tokenizer.encode(prompt)
     out = generate(
         model,
-        torch.tensor([ids]),
+        ids,
         max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         stop_ids=(tokenizer.pad_id,),
         generator=torch.Generator().manual_seed(seed),
     )
-    click.echo(tokenizer.decode(out[0].tolist()))
+    click.echo(prompt + tokenizer.decode(out))

@@ -12,10 +12,13 @@ from torchmetrics.classification import (
     BinaryRecall,
 )
 
+THRESHOLD = 0.5
+"""Least spam probability that counts as spam until something better is chosen on validation."""
+
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auprc", "mcc")
 
 
-def spam_metrics(threshold: float = 0.5) -> MetricCollection:
+def spam_metrics(threshold: float = THRESHOLD) -> MetricCollection:
     """Accuracy, precision, recall, F1, area under the precision-recall curve and Matthews' correlation.
 
     Feed it with float32 spam probabilities (N,) and labels (N,) in {0, 1}: under bf16 the probabilities near one would

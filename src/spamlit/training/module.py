@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from spamlit.data.batch import IGNORED, Batch
 from spamlit.model.classifier import Classifier
-from spamlit.training.metrics import spam_metrics
+from spamlit.training.metrics import THRESHOLD, spam_metrics
 
 Prefix = Callable[[Tensor, Tensor], Tensor]
 """(tokens (B, T), lengths (B,)) -> what enters the lowest trained block: (B, T, C), or (B, C) once pooled."""
@@ -77,7 +77,7 @@ class SpamModule(LightningModule):
         return loss
 
     def _global_weight(self, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """Weight of all rows of the global batch, as a process must divide by so that DDP's mean of gradients is exact."""
+        """Weight of the global batch's rows by processes: the divisor that keeps DDP exact."""
         real = labels[labels != IGNORED]
         weight = real.new_tensor(real.numel(), dtype=torch.float32) if weights is None else weights[real].sum()
         if self.trainer.world_size > 1:
@@ -102,12 +102,13 @@ class SpamModule(LightningModule):
         """Predictions of all splits, and `results`: metrics.json's names and values."""
         for split in self.test_splits:
             rows = self.predictions[split] = self._gather(self._rows[split])
-            figures = self._metrics(split).finish()
             if split == "reserve":  # ham only: what counts is how much of it is taken for spam
-                self.results |= {"reserve/fpr": 1.0 - figures["accuracy"].item(), "reserve/n": len(rows.labels)}
+                taken = rows.probability >= THRESHOLD
+                self.results |= {"reserve/fpr": taken.float().mean().item(), "reserve/n": len(taken)}
             else:
                 name = "val" if split == "validation" else split
-                self.results |= {f"{name}/{figure}": value.item() for figure, value in figures.items()}
+                figures = self._metrics(split).finish()
+                self.results |= {f"{name}/{figure}": float(value) for figure, value in figures.items()}
         self._rows = {}
 
     def _gather(self, rows: list[Predictions]) -> Predictions:
@@ -128,7 +129,10 @@ class SpamModule(LightningModule):
     def _evaluate(self, split: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         keep = batch.labels != IGNORED
         logits, labels = self(batch)[keep], batch.labels[keep]
-        return self._metrics(split).update(logits, labels), labels, keep
+        probability = logits.softmax(dim=-1)[:, 1]
+        if split != "reserve" and len(labels):
+            self._metrics(split).update(logits, probability, labels)
+        return probability, labels, keep
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         parameters = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
@@ -168,13 +172,10 @@ class _SplitMetrics(nn.Module):
         self.loss = MeanMetric()
         self.metrics: MetricCollection = spam_metrics()
 
-    def update(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Takes logits (N, 2) and labels (N,); gives the spam probabilities (N,)."""
-        probability = logits.softmax(dim=-1)[:, 1]
-        if len(labels):
-            self.loss.update(F.cross_entropy(logits, labels), weight=len(labels))
-            self.metrics.update(probability, labels)
-        return probability
+    def update(self, logits: Tensor, probability: Tensor, labels: Tensor) -> None:
+        """Takes logits (N, 2), spam probabilities (N,) and labels (N,)."""
+        self.loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+        self.metrics.update(probability, labels)
 
     def finish(self) -> dict[str, Tensor]:
         """The figures, and a clean slate."""

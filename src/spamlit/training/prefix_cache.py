@@ -107,12 +107,13 @@ class PrefixCache:
         width = entries[0].values.shape[1]
         shape = (len(entries), width) if self.pooled else (len(entries), rows.shape[1], width)
         out = torch.zeros(shape, dtype=self.dtype)
-        for i, entry in enumerate(entries):
-            values = torch.from_numpy(entry.values[entry.start : entry.stop]).view(self.dtype)
+        target = out.view(_storage(self.dtype)).numpy()  # the same memory
+        for row, entry in zip(target, entries, strict=True):
+            values = entry.values[entry.start : entry.stop]
             if self.pooled:
-                out[i] = values[0]
+                row[:] = values[0]
             else:
-                out[i, : len(values)] = values
+                row[: len(values)] = values
         return out.to(tokens.device)
 
     def _describe(self) -> None:

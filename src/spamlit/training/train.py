@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from spamlit.assets import sha256_file
 from spamlit.data.datamodule import SMSDataModule
@@ -24,13 +24,13 @@ from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
 from spamlit.training.checks import check
+from spamlit.training.metrics import THRESHOLD
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_cache import PrefixCache
 from spamlit.training.run_folder import write_json
 from spamlit.training.tensorboard import log_results
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def train(cfg: DictConfig) -> Run:
         if trainer.is_global_zero:
             write_splits(data.splits, folder)
     with timing("prefix"):
-        cache = make_prefix_cache(cfg, classifier, data)
-    splits = tuple(split for split in SPLITS if len(data.labels(split)))
+        splits = evaluated_splits(cfg, data)
+        cache = make_prefix_cache(cfg, classifier, data, splits)
     module = SpamModule(
         classifier,
         hydra.utils.instantiate(cfg.optimizer),
@@ -103,6 +103,8 @@ def quiet() -> None:
     # frozen blocks are in eval mode on purpose; the collection is in memory, so workers would only cost
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
+    # a library of a library
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     # a resumed run writes into its own folder
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
@@ -110,7 +112,9 @@ def quiet() -> None:
 def make_data(cfg: DictConfig) -> SMSDataModule:
     """The data module for the backbone's vocabulary and context."""
     backbone = CONFIGS[cfg.backbone.name]
-    settings = {key: cfg.data[key] for key in cfg.data if key != "prefix_cache"}  # interpolations resolved
+    settings = {
+        key: cfg.data[key] for key in cfg.data if key not in ("prefix_cache", "reserve")
+    }  # interpolations resolved
     data: SMSDataModule = hydra.utils.instantiate(settings, tokenizer=backbone.tokenizer, context=backbone.context)
     return data
 
@@ -138,7 +142,14 @@ def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
     return classifier
 
 
-def make_prefix_cache(cfg: DictConfig, classifier: Classifier, data: SMSDataModule) -> PrefixCache | None:
+def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, ...]:
+    """What is evaluated at the end: every split that has messages, the reserve if it is wanted."""
+    return tuple(split for split in SPLITS if data.labels(split) and (split != "reserve" or cfg.data.reserve))
+
+
+def make_prefix_cache(
+    cfg: DictConfig, classifier: Classifier, data: SMSDataModule, splits: tuple[SplitName, ...]
+) -> PrefixCache | None:
     """The frozen part's output for every message of the run; None where it is to be computed live."""
     boundary = classifier.boundary
     if not cfg.data.prefix_cache or not boundary:
@@ -156,7 +167,7 @@ def make_prefix_cache(cfg: DictConfig, classifier: Classifier, data: SMSDataModu
         pooled=pooled,
         padded=padded,
     )
-    messages = [ids for split in SPLITS for ids in data.ids(split)]
+    messages = [ids for split in splits for ids in data.ids(split)]
     if padded:
         pad = data.tokenizer.pad_id
         messages = [[*ids, *[pad] * (data.max_length - len(ids))] for ids in messages]
