@@ -1,5 +1,8 @@
 """The backbones: parity with `transformers`, block ranges, chosen positions, initialisation."""
 
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -217,3 +220,27 @@ def test_dropout_acts_in_trained_blocks_in_train_mode_only(config, random_gpt, r
 def test_published_sizes(name, millions):
     count = sum(parameter.numel() for parameter in GPT(CONFIGS[name]).parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_without_gradients_the_model_computes_the_same(config, random_gpt, random_batch):
+    model = random_gpt(config)
+    tokens, lengths = random_batch(config, [12, 5])
+    with torch.no_grad():
+        fast = model(tokens, lengths=lengths)
+    assert close(model.norm(model(tokens, lengths=lengths)), model.norm(fast))
+
+
+def test_keeping_freed_memory_spares_page_faults():
+    """In a process of its own: the setting stays for the rest of it."""
+    code = """
+import resource, torch
+from spamlit.model.allocator import keep_freed_memory
+effect = keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(20_000_000)
+print(effect, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    touched = 20 * 80_000_000 / resource.getpagesize()
+    assert answer[0] == "False" or int(answer[1]) < touched / 2

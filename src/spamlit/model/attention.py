@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of the rotary angles, each (T, D/2), for the positions in play."""
+    """Cosines and signed sines of the rotary angles, each (T, D), for the positions in play (`rotary_tables`)."""
 
     cos: Tensor
     sin: Tensor
 
 
 def rotary_tables(context: int, head_dim: int, theta: float) -> Rotary:
-    """Angles ``position * theta ** (-2i / head_dim)`` for every position of the context.
+    """Angles ``position * theta ** (-2i / head_dim)``, i < head_dim / 2, for every position of the context.
 
     Returns:
-        Cosines and sines, each (context, head_dim / 2), float32 on the CPU.
+        Cosines, twice side by side, and sines, first negated and then plain: each (context, head_dim), float32, CPU.
     """
     cpu = torch.device("cpu")  # explicit: the model is built on the meta device
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=cpu) / head_dim
     positions = torch.arange(context, dtype=torch.float32, device=cpu)
     angles = torch.outer(positions, 1.0 / theta**exponents)  # (context, D/2)
-    return Rotary(angles.cos(), angles.sin())
+    return Rotary(angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=1))  # (context, D)
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
@@ -34,20 +34,12 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 
     Args:
         x: Queries or keys (B, T, H, D).
-        rotary: Angles, broadcastable to (B, T, H, D/2).
+        rotary: Tables, broadcastable to (B, T, H, D).
 
     Returns:
         (B, T, H, D), a new tensor.
     """
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)  # 2 x (B, T, H, D/2)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    out = torch.empty_like(x)
-    low, high = out.chunk(2, dim=-1)
-    torch.mul(first, cos, out=low).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=high).addcmul_(first, sin)
-    return out
+    return (x * rotary.cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), rotary.sin)
 
 
 def pick(x: Tensor, positions: Tensor) -> Tensor:
@@ -128,7 +120,7 @@ class Attention(nn.Module):
         queries = queries.unflatten(-1, (self.n_head, self.head_dim))  # (B, Q, H, D)
         if rotary is not None:
             at = rotary if positions is None else Rotary(rotary.cos[positions], rotary.sin[positions])
-            queries = rotate(queries, Rotary(at.cos.unsqueeze(-2), at.sin.unsqueeze(-2)))  # angles (..., Q, 1, D/2)
+            queries = rotate(queries, Rotary(at.cos.unsqueeze(-2), at.sin.unsqueeze(-2)))  # tables (..., Q, 1, D)
         visible = visible_keys(x.shape[1], positions=positions, lengths=lengths, causal=causal)
         if queries.shape[1] == 1 and past is None and self._absorbing_pays(x, rotary):
             heads = self._absorbed(x, queries, visible, rotary)

@@ -34,7 +34,9 @@ class SpamModule(LightningModule):
     Args:
         classifier: backbone and head, `set_trainable` already called.
         optimizer: called with the parameters to train.
-        scheduler: called with the optimizer and the number of optimizer steps of the whole training.
+        scheduler: called with the optimizer and `total_steps`.
+        total_steps: optimizer steps of the whole training. Given, because Lightning's own `estimated_stepping_batches`
+            makes the training loader before a checkpoint is restored, and that loader then starts from the beginning.
         prefix: computes or looks up the frozen part; by default `classifier.prefix`, live.
         class_weights: (2,) weights of the classes in the loss, or None.
         test_splits: names of the dataloaders that `Trainer.test` is given, in order.
@@ -46,6 +48,7 @@ class SpamModule(LightningModule):
         optimizer: Callable[[Any], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer, int], Any] | None = None,
         *,
+        total_steps: int = 0,
         prefix: Prefix | None = None,
         class_weights: Tensor | None = None,
         test_splits: tuple[str, ...] = ("test",),
@@ -55,6 +58,7 @@ class SpamModule(LightningModule):
         self.classifier = classifier
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.total_steps = total_steps
         self.prefix: Prefix = prefix or classifier.prefix
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.test_splits = test_splits
@@ -139,8 +143,7 @@ class SpamModule(LightningModule):
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = self.make_scheduler(optimizer, steps)
+        scheduler = self.make_scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

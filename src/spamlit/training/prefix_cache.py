@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -246,7 +247,7 @@ def _read_shard(shard: Path, wanted: set[bytes]) -> dict[bytes, Entry] | None:
         with np.load(shard / "index.npz", allow_pickle=False) as index:
             digests, offsets, checksums = index["digests"], index["offsets"], index["checksums"]
         values = np.load(shard / "values.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         return None
     entries = {}
     for i, digest in enumerate(map(bytes, digests)):

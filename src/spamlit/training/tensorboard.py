@@ -55,7 +55,7 @@ def confusion_figure(rows: Predictions, threshold: float) -> Figure:
     counts = binary_confusion_matrix((rows.probability >= threshold).int(), rows.labels)  # (2, 2)
     figure = Figure(figsize=(3.2, 3.0), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(counts, cmap="Blues")
+    axes.imshow(counts.numpy(), cmap="Blues")
     for truth in range(2):
         for decision in range(2):
             dark = counts[truth, decision] > counts.max() / 2

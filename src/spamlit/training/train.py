@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def train(cfg: DictConfig) -> Run:
         classifier,
         hydra.utils.instantiate(cfg.optimizer),
         hydra.utils.instantiate(cfg.scheduler),
+        total_steps=total_steps(trainer, len(data.train_dataloader())),
         prefix=cache,
         class_weights=data.class_weights,
         test_splits=splits,
@@ -126,6 +128,14 @@ def make_trainer(cfg: DictConfig) -> Trainer:
         cfg.trainer, callbacks=callbacks, logger=hydra.utils.instantiate(cfg.logger) if cfg.logger else False
     )
     return trainer
+
+
+def total_steps(trainer: Trainer, batches: int) -> int:
+    """Optimizer steps of the whole training, with `batches` in an epoch."""
+    limit = trainer.limit_train_batches
+    taken = int(batches * limit) if isinstance(limit, float) else min(batches, limit or batches)
+    steps = (trainer.max_epochs or 1) * math.ceil(taken / trainer.accumulate_grad_batches)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
 
 def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:

@@ -1,0 +1,69 @@
+"""A run that was interrupted anywhere and resumed ends in the same weights, bit for bit, as one that was not."""
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from spamlit.training.train import train
+
+CHOICES = ("model.dropout=0.2", "scheduler=linear", "trainer.max_epochs=3", "trainer.val_check_interval=2")
+STEPS = 15  # three epochs of five
+
+
+class Stop(Callback):
+    """Raises in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == self.step:
+            raise RuntimeError("pulled the plug")
+
+
+@pytest.fixture
+def undisturbed(run):
+    return run(*CHOICES, folder="undisturbed")
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_interrupted_anywhere_ends_in_the_same_weights(config, undisturbed, monkeypatch, every):
+    import spamlit.training.train as recipe
+
+    wanted = undisturbed.module.classifier.trained_state()
+    made = recipe.make_trainer
+    for step in range(1, STEPS):
+        folder = f"stopped-{step}"
+        choices = (*CHOICES, f"callbacks.last.every_n_steps={every}")
+
+        def stopping(cfg, step=step):
+            trainer = made(cfg)
+            trainer.callbacks.append(Stop(step))
+            return trainer
+
+        monkeypatch.setattr(recipe, "make_trainer", stopping)
+        with pytest.raises(RuntimeError, match="pulled"):
+            train(config(*choices, folder=folder))
+        monkeypatch.setattr(recipe, "make_trainer", made)
+        cfg = config(*choices, folder=folder)
+        cfg.ckpt = str(cfg.run_dir)
+        resumed = train(cfg)
+        assert resumed.trainer.global_step == STEPS
+        for name, value in resumed.module.classifier.trained_state().items():
+            assert torch.equal(value, wanted[name]), f"{name} after a stop at step {step}"
+        assert resumed.metrics == undisturbed.metrics
+
+
+def test_going_on_after_the_end_changes_nothing(config, undisturbed):
+    cfg = config(*CHOICES, folder="undisturbed")
+    cfg.ckpt = str(cfg.run_dir)
+    assert train(cfg).metrics == undisturbed.metrics
+
+
+def test_more_epochs_go_on_from_the_end(config, run):
+    whole = run("trainer.max_epochs=3", "evaluate=last", folder="whole")
+    run("trainer.max_epochs=2", "evaluate=last", folder="short")
+    cfg = config("trainer.max_epochs=3", "evaluate=last", folder="short")
+    cfg.ckpt = str(cfg.run_dir)
+    longer = train(cfg)
+    assert longer.metrics == whole.metrics

@@ -1,0 +1,132 @@
+"""The recipe as behaviour: what a run leaves behind, and what must not change its results."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from spamlit.model.classifier import TRAINABLES
+from spamlit.training.metrics import METRICS
+
+
+def same(first, second, tolerance=1e-5, but=()):
+    """Whether two runs' figures agree."""
+    names = [name for name in first if not name.endswith(but or ("-",))]
+    return first.keys() == second.keys() and all(abs(first[n] - second[n]) <= tolerance for n in names)
+
+
+# messages that begin alike get the same probability from `first`, to the last bit or not: their rank is a matter of chance
+TIES = {"first": ("auprc",)}
+
+
+def weights(run):
+    return {name: value.clone() for name, value in run.module.classifier.trained_state().items()}
+
+
+def weights_with_gradients(run):
+    """Without the key's bias: softmax ignores it, so its gradient is rounding noise, which Adam scales up."""
+    return {name: value for name, value in weights(run).items() if not name.endswith("key.bias")}
+
+
+def test_run_folder_holds_the_contract(run):
+    done = run()
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    record = json.loads((done.folder / "run.json").read_text())
+    names = {f"{split}/{metric}" for split in ("train", "val", "test") for metric in METRICS}
+    assert metrics.keys() == names | {"reserve/fpr", "reserve/n"}
+    assert record["timing"].keys() >= {"assets", "prepare", "prefix", "fit", "test", "total"}
+    assert sum(v for k, v in record["timing"].items() if k != "total") == pytest.approx(
+        record["timing"]["total"], abs=0.1
+    )
+    assert record["backbone"]["trained"] < record["backbone"]["parameters"]
+    assert record["data"]["counts"]["train"] == {"ham": 21, "spam": 21}
+    for name in (
+        "classifier/model.safetensors",
+        "classifier/config.json",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    ):
+        assert (done.folder / name).is_file()
+    for split in ("train", "validation", "test"):
+        assert len(pd.read_csv(done.folder / f"{split}.csv")) == sum(record["data"]["counts"][split].values())
+    assert list((done.folder / "tensorboard").glob("events*"))
+    assert not list(done.folder.rglob("*.part"))
+
+
+def test_checkpoints_hold_what_is_trained_and_no_pickle(run):
+    done = run()
+    checkpoint = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"].keys() == {f"classifier.{name}" for name in weights(done)}
+
+
+@pytest.mark.parametrize("trainable", [name for name in TRAINABLES if name != "lora"])
+def test_every_choice_of_what_is_trained_runs(run, trainable):
+    more = ["model.last_k=3"] if trainable == "last_k" else []
+    done = run(f"model.trainable={trainable}", *more)
+    assert done.trainer.global_step == (0 if trainable == "none" else 10)
+
+
+def test_training_learns(run):
+    assert run("trainer.max_epochs=15", "model.trainable=all").metrics["test/accuracy"] > 0.9
+
+
+def test_same_seed_same_run(run):
+    first, second = run("model.dropout=0.1", folder="a"), run("model.dropout=0.1", folder="b")
+    assert first.metrics == second.metrics
+    other = run("model.dropout=0.1", "seed=5", folder="c")
+    assert first.metrics != other.metrics
+
+
+@pytest.mark.parametrize("trainable", ["head", "last_block", "last_two_blocks"])
+@pytest.mark.parametrize("pooling", ["last_nonpad", "mean_nonpad", "first"])
+def test_cached_prefix_changes_nothing(run, trainable, pooling):
+    choices = [f"model.trainable={trainable}", f"model.pooling={pooling}"]
+    cached, live = run(*choices, folder="a"), run(*choices, "data.prefix_cache=false", folder="b")
+    assert same(cached.metrics, live.metrics, but=TIES.get(pooling))
+    for name, value in weights_with_gradients(live).items():
+        torch.testing.assert_close(weights_with_gradients(cached)[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_cached_prefix_changes_nothing_where_padding_is_read(run, pooling):
+    choices = [f"model.pooling={pooling}", "data.padding=fixed"]
+    cached, live = run(*choices, folder="a"), run(*choices, "data.prefix_cache=false", folder="b")
+    assert same(cached.metrics, live.metrics)
+
+
+@pytest.mark.parametrize("pooling", ["last_nonpad", "mean_nonpad", "first"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_changes_nothing_where_it_is_not_read(run, pooling, causal):
+    choices = [f"model.pooling={pooling}", f"model.causal={causal}", "trainer.max_epochs=1"]
+    longest = run(*choices, "data.padding=longest", folder="a")
+    fixed = run(*choices, "data.padding=fixed", "data.prefix_cache=false", folder="b")
+    assert same(longest.metrics, fixed.metrics, but=TIES.get(pooling))
+
+
+def test_predictions_are_those_of_the_metrics(run):
+    done = run()
+    table = pd.read_csv(done.folder / "predictions.csv")
+    test = table[table["split"] == "test"]
+    right = (test["probability"] >= 0.5) == (test["label"] == "spam")
+    assert right.mean() == pytest.approx(done.metrics["test/accuracy"])
+    reserve = table[table["split"] == "reserve"]
+    assert len(reserve) == done.metrics["reserve/n"]
+    assert (reserve["probability"] >= 0.5).mean() == pytest.approx(done.metrics["reserve/fpr"])
+
+
+def test_best_weights_are_the_ones_tested(run):
+    done = run("trainer.max_epochs=4", "optimizer.lr=0.05")
+    best = torch.load(done.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(best[f"classifier.{name}"], value) for name, value in weights(done).items())
+    last = run("trainer.max_epochs=4", "optimizer.lr=0.05", "evaluate=last", folder="b")
+    assert last.metrics["val/loss"] >= done.metrics["val/loss"]
+
+
+def test_class_weights_and_gradient_accumulation_run(run):
+    assert run("data.balance=class_weights", "trainer.accumulate_grad_batches=2").trainer.global_step > 0
+
+
+def test_early_stopping_stops(run):
+    done = run("callbacks=early_stopping", "trainer.max_epochs=50", "optimizer.lr=0.5")
+    assert done.trainer.current_epoch < 50
