@@ -1,6 +1,6 @@
 # spamlit. `make` alone lists the targets; ARGS="…" is passed on to the command behind a target.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint lock clean
+.PHONY: help setup train test lint bench lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -36,6 +36,9 @@ lint: setup  ## Check style, formatting, types and the direction of the imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+bench: setup  ## Measure ours and the peers' side by side (hours; ARGS="--quick" for minutes) into benchmarks/
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 # The locks hold for every platform and Python that pyproject.toml admits. UPGRADE=1 takes newer versions where allowed.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(if $(UPGRADE),--upgrade) \
