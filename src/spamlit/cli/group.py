@@ -100,10 +100,18 @@ def user_error(error: BaseException) -> type[InputError] | None:
     >>> user_error(KeyError("a defect")) is None
     True
     """
-    return next((USER_ERRORS[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in USER_ERRORS), None)
+    names = [cls.__name__ for cls in type(root(error)).__mro__]
+    return next((USER_ERRORS[name] for name in names if name in USER_ERRORS), None)
 
 
-def one_line(error: Exception) -> str:
+def root(error: BaseException) -> BaseException:
+    """What went wrong behind Hydra's "Error in call to target …"."""
+    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        return root(error.__cause__)
+    return error
+
+
+def one_line(error: BaseException) -> str:
     r"""What an error says, on one line.
 
     >>> one_line(ValueError("model.trainable='last_blok'\n  choose one of: head, last_block"))
@@ -111,6 +119,7 @@ def one_line(error: Exception) -> str:
     >>> one_line(FileNotFoundError(2, "No such file or directory", "sms.csv"))
     'sms.csv: No such file or directory'
     """
+    error = root(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from spamlit.cli.group import INTERRUPTED, one_line, user_error
+from spamlit.model.allocator import keep_freed_memory
 from spamlit.training.run_folder import find_run
 
 _PACKAGE = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     # Lightning starts further processes (trainer=ddp) with this very command line: it must name a script that takes it
     sys.argv = [str(Path(__file__).resolve()), *given]
+    keep_freed_memory()
     job()
     if failures:
         click.echo(f"{len(failures)} of the jobs failed; the others are whole:", err=True)

@@ -55,9 +55,11 @@ def save_bundle(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_tokenizer(part)
-    state = classifier.state_dict() if frozen is None else classifier.trained_state()
-    if frozen is not None and state.keys() >= classifier.state_dict().keys():
-        frozen = None
+    trained = classifier.trained_state().keys()
+    state = classifier.state_dict()
+    if frozen is not None:
+        state = {name: value for name, value in state.items() if name in trained or name.startswith("head.")}
+        frozen = frozen if len(state) < len(classifier.state_dict()) else None
     save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, part / MODEL)
     if frozen is not None:
         link_or_copy(frozen, part / BACKBONE)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spamlit.assets import ASSETS, AssetError, atomic_write, cache_dir, fetch
+from spamlit.assets import ASSETS, Asset, AssetError, FileSource, HubSource, atomic_write, cache_dir, fetch
 from spamlit.model.formats import parameter_shapes, read_gpt2, read_llama_gguf
 from spamlit.model.gpt import CONFIGS, GPT, GPTConfig
 
@@ -33,12 +33,20 @@ SOURCES: dict[str, tuple[str, Reader]] = {
     "gpt2-large": ("gpt2-large", read_gpt2),
     "gpt2-xl": ("gpt2-xl", read_gpt2),
 }
+Source = Mapping[str, str]
+_ANY_SIZE = 1 << 40  # bytes; a file of the user's own is bounded by its SHA-256 alone
 _VERSION = 1  # of the prepared form
 _CHUNK = 1 << 24  # bytes under one checksum
 
 
 def load_backbone(
-    name: str, *, weights: str = "pretrained", n_layer: int | None = None, seed: int = 0, progress: bool = True
+    name: str,
+    *,
+    weights: str = "pretrained",
+    n_layer: int | None = None,
+    source: Source | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> GPT:
     """Build a backbone with its weights.
 
@@ -49,6 +57,7 @@ def load_backbone(
         name: A key of `CONFIGS`.
         weights: ``pretrained`` or ``random`` (GPT-2's initialisation).
         n_layer: Keep only the lowest blocks; None keeps all.
+        source: Other weights of the same architecture and file format: see `own_asset`.
         seed: Of random weights.
         progress: Show a progress bar while fetching.
 
@@ -63,13 +72,20 @@ def load_backbone(
     config = _config(name, weights).cut(n_layer)
     if weights == "random":
         return GPT.random(config, seed).eval()
-    state = load_file(prepared_path(name, progress=progress))
+    state = load_file(prepared_path(name, source=source, progress=progress))
     model = GPT(config)
     model.load_state_dict({key: state[key] for key in parameter_shapes(config)}, assign=True)
     return model.eval()
 
 
-def weights_sha256(name: str, *, weights: str = "pretrained", n_layer: int | None = None, seed: int = 0) -> str:
+def weights_sha256(
+    name: str,
+    *,
+    weights: str = "pretrained",
+    n_layer: int | None = None,
+    source: Source | None = None,
+    seed: int = 0,
+) -> str:
     """What identifies the weights, for cache keys and `run.json`; nothing is fetched.
 
     Returns:
@@ -82,20 +98,20 @@ def weights_sha256(name: str, *, weights: str = "pretrained", n_layer: int | Non
     config = _config(name, weights).cut(n_layer)
     if weights == "random":
         return hashlib.sha256(f"random {config} seed={seed}".encode()).hexdigest()
-    asset = ASSETS[SOURCES[name][0]]
+    asset = _asset(name, source)
     return asset.sha256 or f"pinned-by-revision-{asset.key}"
 
 
-def prepared_path(name: str, *, progress: bool = True) -> Path:
+def prepared_path(name: str, *, source: Source | None = None, progress: bool = True) -> Path:
     """The prepared file of a pretrained backbone (all its blocks), made if it is missing or damaged.
 
     Raises:
         ValueError, spamlit.assets.AssetError: As `load_backbone`.
     """
     config = _config(name, "pretrained")
-    asset, read = SOURCES[name]
+    asset, read = _asset(name, source), SOURCES[name][1]
     folder = cache_dir() / "weights"
-    key = (ASSETS[asset].sha256 or ASSETS[asset].key)[:16]
+    key = (asset.sha256 or asset.key)[:16]
     path = folder / f"{name}-{key}-v{_VERSION}.safetensors"
     try:
         if not _is_sound(path):
@@ -111,6 +127,34 @@ def prepared_path(name: str, *, progress: bool = True) -> Path:
             "Make room there, or point SPAMLIT_CACHE at another folder."
         ) from error
     return path
+
+
+def own_asset(name: str, source: Source) -> Asset:
+    """The file that a user's `backbone.source` names.
+
+    Args:
+        name: The backbone, whose architecture and format the file must have.
+        source: ``{"file": path, "sha256": …}``, or ``{"repo": …, "revision": …, "sha256": …}`` for the
+            `model.safetensors` of a hub repository. The SHA-256 is what makes a run repeatable, so it must be given.
+
+    Raises:
+        ValueError: Other keys than these.
+    """
+    keys = set(source)
+    if keys == {"file", "sha256"}:
+        origin: FileSource | HubSource = FileSource(Path(source["file"]))
+    elif keys == {"repo", "revision", "sha256"}:
+        origin = HubSource(source["repo"], source["revision"], "model.safetensors")
+    else:
+        raise ValueError(
+            f"backbone.source has the keys {', '.join(sorted(keys)) or 'none'}: give repo, revision and sha256 (of "
+            "model.safetensors on the hub), or file and sha256"
+        )
+    return Asset(f"{name} from {origin}", source["sha256"], _ANY_SIZE, (origin,), filename=f"{name}.weights")
+
+
+def _asset(name: str, source: Source | None) -> Asset:
+    return ASSETS[SOURCES[name][0]] if source is None else own_asset(name, source)
 
 
 def _config(name: str, weights: str) -> GPTConfig:

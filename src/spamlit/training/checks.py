@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spamlit.model.classifier import POOLINGS, TRAINABLES
 
@@ -16,6 +16,9 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: with the key, the value and what to choose.
     """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ValueError(f"{missing[0]} is not set: give it on the command line, {missing[0]}=…")
     _choice("model.trainable", cfg.model.trainable, TRAINABLES)
     _choice("model.pooling", cfg.model.pooling, POOLINGS)
     _choice("evaluate", cfg.evaluate, ("best", "last"))
@@ -25,6 +28,7 @@ def check(cfg: DictConfig) -> None:
             f"model.pooling={cfg.model.pooling} reads padding, so its result would depend on the batch under "
             "data.padding=longest: choose data.padding=fixed, or model.pooling=last_nonpad."
         )
+    _positive("optimizer.lr", cfg.optimizer.lr)
     _check_trainer(cfg.trainer)
 
 
@@ -34,6 +38,11 @@ def _check_trainer(trainer: DictConfig) -> None:
             f"trainer.accelerator={trainer.accelerator} needs an NVIDIA GPU and a CUDA build of torch; this torch "
             f"({torch.__version__}) sees none. Choose trainer=cpu, or install torch with CUDA."
         )
+
+
+def _positive(key: str, value: object) -> None:
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{key}={value}: choose a number above 0.")
 
 
 def _choice(key: str, value: object, choices: tuple[str, ...]) -> None:

@@ -77,7 +77,7 @@ class SpamModule(LightningModule):
         weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
         losses = F.cross_entropy(logits, batch.labels, weights, ignore_index=IGNORED, reduction="sum")
         loss = losses / self._global_weight(batch.labels, weights)
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
         return loss
 
     def _global_weight(self, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -92,7 +92,8 @@ class SpamModule(LightningModule):
         self._evaluate("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"val/{name}": value for name, value in self._metrics("val").finish().items()}, prog_bar=False)
+        figures = {f"val/{name}": value.float() for name, value in self._metrics("val").finish().items()}
+        self.log_dict(figures, sync_dist=self.trainer.world_size > 1)
 
     def on_test_epoch_start(self) -> None:
         self._rows = {name: [] for name in self.test_splits}

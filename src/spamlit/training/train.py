@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spamlit.assets import sha256_file
 from spamlit.data.datamodule import SMSDataModule
@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> Run:
     with timing("assets"):
         data = make_data(cfg)
         data.prepare_data()
-        backbone = load_backbone(**cfg.backbone, seed=cfg.seed)
+        backbone = load_backbone(**plain(cfg.backbone), seed=cfg.seed)
     with timing("prepare"):
         data.setup()
         classifier = make_classifier(cfg, backbone)
@@ -99,6 +99,12 @@ def train(cfg: DictConfig) -> Run:
     return Run(folder, metrics, module, data, trainer)
 
 
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A group as an ordinary dict: below `training` nobody knows of Hydra."""
+    content = OmegaConf.to_container(cfg, resolve=True)
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
 def quiet() -> None:
     """Silences what Lightning says to everyone and that does not hold here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -114,9 +120,7 @@ def quiet() -> None:
 def make_data(cfg: DictConfig) -> SMSDataModule:
     """The data module for the backbone's vocabulary and context."""
     backbone = CONFIGS[cfg.backbone.name]
-    settings = {
-        key: cfg.data[key] for key in cfg.data if key not in ("prefix_cache", "reserve")
-    }  # interpolations resolved
+    settings = {key: value for key, value in plain(cfg.data).items() if key not in ("prefix_cache", "reserve")}
     data: SMSDataModule = hydra.utils.instantiate(settings, tokenizer=backbone.tokenizer, context=backbone.context)
     return data
 
@@ -168,7 +172,7 @@ def make_prefix_cache(
     padded = cfg.model.pooling in ("last", "mean")
     cache = PrefixCache(
         {
-            "weights": weights_sha256(**cfg.backbone, seed=cfg.seed),
+            "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
             "boundary": boundary,
             "pooling": cfg.model.pooling if pooled else None,
             "causal": cfg.model.causal,
@@ -222,10 +226,11 @@ def write_bundle(cfg: DictConfig, classifier: Classifier, data: SMSDataModule, f
         "temperature": 1.0,
         "max_length": data.max_length,
         "tokenizer": data.tokenizer.name,
-        "weights": weights_sha256(**cfg.backbone, seed=cfg.seed),
+        "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
         "trainable": cfg.model.trainable,
     }
-    frozen = prepared_path(cfg.backbone.name) if cfg.backbone.weights == "pretrained" else None
+    random = cfg.backbone.weights == "random"
+    frozen = None if random else prepared_path(cfg.backbone.name, source=plain(cfg.backbone).get("source"))
     save_bundle(folder / "classifier", classifier, settings, data.tokenizer.save, frozen)
 
 
@@ -272,7 +277,7 @@ def run_record(
         backbone={
             "name": cfg.backbone.name,
             "weights": cfg.backbone.weights,
-            "sha256": weights_sha256(**cfg.backbone, seed=cfg.seed),
+            "sha256": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
             "n_layer": module.classifier.backbone.config.n_layer,
             "parameters": total,
             "trained": trained,
