@@ -108,9 +108,12 @@ def test_the_boundary_lies_at_the_lowest_trained_parameter(config, random_gpt):
     classifier = Classifier(random_gpt(config))
     classifier.set_trainable("last_k", 3)
     assert classifier.boundary == 0  # the embeddings are frozen
+    classifier.set_trainable("last_block")
+    assert classifier.boundary == 2
     classifier.set_trainable("head")
-    classifier.backbone.norm.weight.requires_grad_(True)
-    assert classifier.boundary == 3
+    assert classifier.boundary == 4
+    classifier.set_trainable("all")
+    assert classifier.boundary is None
 
 
 @pytest.mark.parametrize("pooling", READS_REAL_ONLY)

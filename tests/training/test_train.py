@@ -16,7 +16,7 @@ def same(first, second, tolerance=1e-5, but=()):
     return first.keys() == second.keys() and all(abs(first[n] - second[n]) <= tolerance for n in names)
 
 
-# messages that begin alike get the same probability from `first`, to the last bit or not: their rank is a matter of chance
+# messages that begin alike get the same probability from `first`, up to the last bits: their rank is chance
 TIES = {"first": ("auprc",)}
 
 

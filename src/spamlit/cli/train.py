@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     def job(cfg: DictConfig) -> float | None:
         return run_job(cfg, failures)
 
-    given = sys.argv[1:] if arguments is None else arguments
+    given = flags_first(sys.argv[1:] if arguments is None else arguments)
     try:
         given = resumed(given)
     except (ValueError, OSError) as error:
@@ -94,6 +94,15 @@ def resumed(arguments: list[str]) -> list[str]:
     keys = {_key(text) for text in given} | {"ckpt"}
     before = [str(text) for text in OmegaConf.to_object(OmegaConf.load(stored)) if _key(str(text)) not in keys]  # type: ignore[union-attr]
     return [*before, *given, f"ckpt={folder.resolve()}", f"hydra.run.dir={folder.resolve()}"]
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Hydra takes `-m` before the overrides only; here it may stand anywhere.
+
+    >>> flags_first(["seed=1,2", "-m"])
+    ['-m', 'seed=1,2']
+    """
+    return sorted(arguments, key=lambda text: text not in ("-m", "--multirun"))
 
 
 def _key(override: str) -> str:

@@ -124,6 +124,7 @@ class Classifier(nn.Module):
             if self._is_trained(name, trainable, self._trained_blocks(trainable, last_k)):
                 parameter.data = parameter.data.clone()  # out of the read-only map of the weight file
                 parameter.requires_grad_(True)
+        self._boundary = self._find_boundary()  # asked for in every step
         self.backbone.set_dropout(self.dropout, self.boundary)
 
     def _trained_blocks(self, trainable: str, last_k: int | None) -> int:
@@ -147,11 +148,14 @@ class Classifier(nn.Module):
 
     @property
     def boundary(self) -> int | None:
-        """Number of frozen blocks under the lowest trained parameter.
+        """Number of frozen blocks under the lowest trained parameter, since the last `set_trainable`.
 
         0..n_layer; n_layer + 1 where the final norm is frozen too (then pooling belongs to the prefix); None where
         the embeddings are trained, so that nothing is frozen below.
         """
+        return self._boundary
+
+    def _find_boundary(self) -> int | None:
         n_layer = self.backbone.config.n_layer
         lowest = n_layer + 1
         for name, parameter in self.backbone.named_parameters():

@@ -29,6 +29,8 @@ def check(cfg: DictConfig) -> None:
             "data.padding=longest: choose data.padding=fixed, or model.pooling=last_nonpad."
         )
     _positive("optimizer.lr", cfg.optimizer.lr)
+    if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
+        raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     _check_trainer(cfg.trainer)
 
 

@@ -30,6 +30,4 @@ def rate(step: int, total_steps: int, warmup_steps: int, decay: bool) -> float:
 
 
 def _scheduler(optimizer: Optimizer, total_steps: int, warmup: float, *, decay: bool) -> LambdaLR:
-    if not 0.0 <= warmup < 1.0:
-        raise ValueError(f"scheduler.warmup={warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     return LambdaLR(optimizer, lambda step: rate(step, total_steps, round(warmup * total_steps), decay))

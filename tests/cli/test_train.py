@@ -1,0 +1,179 @@
+"""The training command: what is refused and how, sweeps, resuming, Ctrl-C, two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from tests.synthetic import byte_tokenizer, write_collection
+
+from spamlit.cli import main as spamlit
+from spamlit.cli import train as command
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["backbone=tiny", "trainer.max_epochs=1", "optimizer.lr=1e-3", "report=false", "~callbacks.progress"]
+SMALL += ["+trainer.enable_progress_bar=false"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder with a collection of ninety messages, and nothing to fetch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPAMLIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("spamlit.data.datamodule.load_tokenizer", lambda name: byte_tokenizer())
+    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
+    return tmp_path
+
+
+def run(*overrides):
+    """Runs the command in this process; gives its exit code."""
+    argv = sys.argv
+    try:
+        command.main([*SMALL, "data.source=collection", *overrides])
+    except SystemExit as stop:
+        return stop.code or 0
+    finally:
+        sys.argv = argv
+    return 0
+
+
+REFUSED = {
+    "model.trainable=last_blok": "last_blok: choose one of none, head, last_block",
+    "model.pooling=middle": "middle: choose one of last_nonpad",
+    "model.pooling=last": "data.padding=fixed",
+    "model.last_k=2": "model.last_k=2",
+    "backbone.n_layer=99": "1..4",
+    "data.max_length=5000": "1024",
+    "data.max_length=0": "data.max_length=0",
+    "data.batch_size=1000": "data.batch_size=1000",
+    "data.split=halves": "grouped, random, challenge",
+    "data.fractions=[0.8,0.1,0.2]": "add up to 1",
+    "data.source=missing.txt": "missing.txt",
+    "data=csv data.source=???": "data.source is not set",
+    "optimizer.lr=abc": "optimizer.lr=abc",
+    "optimizer.lr=0": "optimizer.lr=0",
+    "trainer=gpu": "needs an NVIDIA GPU",
+    "trainer.precision=bf17": "bf17",
+    "callbacks.last.every_n_steps=0": "every_n_steps=0",
+    "scheduler.warmup=2": "scheduler.warmup=2",
+    "ckpt=nowhere": "nowhere is not a run folder",
+    "ckpt=nowhere -m": "Leave out --multirun",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_refused_with_the_value_and_the_fix(folder, capsys, overrides):
+    assert run(*overrides.split()) == 2
+    error = capsys.readouterr().err
+    assert REFUSED[overrides] in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"), [("model.trainabel=head", "trainabel"), ("backbone=gpt3", "smollm2-135m")]
+)
+def test_unknown_keys_and_groups_are_refused_by_hydra(folder, capsys, overrides, said):
+    assert run(overrides) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("ham\thello\nspam\n", "line 2"),
+        ("ham\thello\nham\tanother\n", "spam"),
+        ("ham\tone\nspam\ttwo\nham\tthree\n", "split"),
+    ],
+    ids=["malformed", "one class", "too few"],
+)
+def test_data_that_cannot_be_used_is_refused(folder, capsys, lines, said):
+    (folder / "collection").write_text(lines)
+    assert run() == 2
+    assert said in capsys.readouterr().err
+
+
+def test_one_failed_job_does_not_lose_the_others(folder, capsys):
+    assert run("-m", "model.trainable=head,last_blok,last_block", "hydra.sweep.dir=sweep") == 1
+    said = capsys.readouterr()
+    assert "1 of the jobs failed" in said.err
+    assert "last_blok" in said.err
+    assert [(folder / f"sweep/{n}/metrics.json").exists() for n in range(3)] == [True, False, True]
+    table = CliRunner().invoke(spamlit, ["compare", "sweep"])
+    assert table.exit_code == 0, table.output
+    written = pd.read_csv("sweep/compare.csv")
+    assert written["model.trainable"].tolist() == list(
+        written.sort_values("val/f1", ascending=False)["model.trainable"]
+    )
+    assert set(written["model.trainable"]) == {"head", "last_block"}
+
+
+def test_predict_goes_through_the_bundle(folder):
+    assert run("hydra.run.dir=outputs/2026-01-01/10-00-00") == 0
+    done = CliRunner().invoke(
+        spamlit, ["predict", "--run", "latest", "Call now to claim your prize!", "see you tonight"]
+    )
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] in ("spam", "ham") for line in done.output.splitlines()] == [True, True]
+    assert CliRunner().invoke(spamlit, ["predict", "--run", "nowhere", "text"]).exit_code == 2
+
+
+def test_ckpt_goes_on_with_the_runs_own_settings(folder):
+    assert run("model.trainable=head", "seed=3", "hydra.run.dir=first") == 0
+    argv = command.resumed(["ckpt=first", "trainer.max_epochs=4"])
+    assert "model.trainable=head" in argv
+    assert "seed=3" in argv
+    assert argv.count("trainer.max_epochs=4") == 1
+    assert "trainer.max_epochs=1" not in argv
+    assert f"hydra.run.dir={(folder / 'first').resolve()}" in argv
+
+
+def start(*overrides, cwd):
+    """The command as a process of its own, with the real vocabulary."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    options = [*SMALL, "data.source=collection", *overrides]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *options],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.assets
+def test_two_processes_give_the_metrics_of_one(tmp_path):
+    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
+    metrics = []
+    for trainer in ("cpu", "ddp-cpu"):
+        process = start(f"trainer={trainer}", f"hydra.run.dir={trainer}", "data.drop_last=false", cwd=tmp_path)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        metrics.append(json.loads((tmp_path / trainer / "metrics.json").read_text()))
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
+
+
+@pytest.mark.assets
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
+    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
+    endless = ("trainer.max_epochs=100000", "callbacks.last.every_n_steps=1", "hydra.run.dir=run")
+    process = start(*endless, cwd=tmp_path)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "python train.py ckpt=run" in errors
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    again = start("ckpt=run", "trainer.max_epochs=1", cwd=tmp_path)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test/accuracy"] >= 0

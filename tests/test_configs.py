@@ -1,0 +1,57 @@
+"""Every file under conf/ composes, says what it is for and which command uses it, and can be instantiated."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from spamlit.cli.train import CONF
+from spamlit.training.checks import check
+from spamlit.training.train import make_data, make_trainer
+
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+CHOICES = [path for path in FILES if len(path.parts) > 1]
+NEEDS = {"data/csv.yaml": ["data.source=mine.csv"]}
+GPU = {"trainer/gpu.yaml", "trainer/ddp.yaml"}
+
+
+def composed(path: Path, run_dir: Path):
+    choice = path.with_suffix("").as_posix().split("/", 1)
+    name = "/".join(choice[1:])
+    override = [f"{choice[0]}={name}"] if len(choice) == 2 else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*override, *NEEDS.get(path.as_posix(), []), f"run_dir={run_dir}"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_composes_and_instantiates(path, tmp_path):
+    cfg = composed(path, tmp_path)
+    if path.as_posix() in GPU:
+        with pytest.raises(ValueError, match="needs an NVIDIA GPU"):
+            check(cfg)
+        cfg.trainer.accelerator, cfg.trainer.precision = "cpu", "32-true"
+        cfg.trainer.devices = 1
+    check(cfg)
+    make_data(cfg)
+    trainer = make_trainer(cfg)
+    assert trainer.max_epochs or trainer.max_steps > 0
+    assert hydra.utils.instantiate(cfg.optimizer).func.__name__ == "AdamW"
+    assert callable(hydra.utils.instantiate(cfg.scheduler))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_begins_with_its_purpose_and_its_command(path):
+    lines = (CONF / path).read_text(encoding="utf-8").splitlines()
+    comments = [line for line in lines[:12] if line.startswith("#") and "@package" not in line]
+    assert len(comments) >= 2
+    assert any("python train.py" in line for line in comments)
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=str)
+def test_no_value_is_left_to_an_unknown_key(path):
+    cfg = OmegaConf.load(CONF / path)
+    OmegaConf.set_struct(cfg, True)
+    with pytest.raises(Exception, match="not in struct"):
+        cfg.no_such_key = 1
