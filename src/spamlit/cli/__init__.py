@@ -3,7 +3,13 @@
 A subcommand is a module with a `command` (a `click.Command`) and a line in `COMMANDS`.
 """
 
+import os
+
 from spamlit.cli.group import LazyGroup
+
+# Before torch is imported: threads that wait for each other sleep instead of spinning. On a machine that does something
+# else besides, spinning made an epoch of small steps 8 times slower; on a quiet one it gains nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["COMMANDS", "main"]
 
