@@ -1,0 +1,136 @@
+"""The lesson's own classifier run (chapter 6 of LLMs-from-scratch), on weights and messages that are given to it.
+
+As in its `gpt_class_finetune.py`: balance, split, CSV files, loaders, a frozen model with a new head and a trained last
+block, `train_classifier_simple`. Nothing of it is written again here but the copying of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from spamlit.data.tokenizer import Tokenizer
+from spamlit.model.gpt import GPT
+
+SEED, BATCH_SIZE = 123, 8
+
+
+def chapter(number: int) -> Any:
+    """A chapter of the lesson's package, which does not install on Python 3.13 and newer."""
+    reason = "the lesson's package needs Python < 3.13: pip install --no-deps llms-from-scratch==1.0.19"
+    return pytest.importorskip(f"llms_from_scratch.ch{number:02}", reason=reason, exc_type=ImportError)
+
+
+def model_with_weights_of(backbone: GPT) -> nn.Module:
+    """The lesson's GPTModel with our weights, every parameter of both accounted for; the head still tied."""
+    c = backbone.config
+    shape = {"vocab_size": c.vocab_size, "context_length": c.context, "emb_dim": c.n_embd}
+    settings = {"n_heads": c.n_head, "n_layers": c.n_layer, "drop_rate": 0.0, "qkv_bias": True}
+    model: nn.Module = chapter(4).GPTModel(shape | settings)
+    own = backbone.state_dict()
+    state = {_lessons_name(name): value.clone() for name, value in own.items()}
+    state["out_head.weight"] = own["token_embedding.weight"].clone()
+    state |= {name: value for name, value in model.state_dict().items() if name.endswith(".mask")}
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+NAMES = {
+    "token_embedding": "tok_emb",
+    "position_embedding": "pos_emb",
+    "blocks": "trf_blocks",
+    "norm": "final_norm",
+    "norm_1": "norm1",
+    "norm_2": "norm2",
+    "attention": "att",
+    "query": "W_query",
+    "key": "W_key",
+    "value": "W_value",
+    "out": "out_proj",
+    "mlp": "ff.layers",
+    "up": "0",
+    "down": "2",
+}
+
+
+def _lessons_name(name: str) -> str:
+    *modules, kind = name.split(".")
+    if "norm" in modules[-1]:
+        kind = {"weight": "scale", "bias": "shift"}[kind]
+    return ".".join([NAMES.get(module, module) for module in modules] + [kind])
+
+
+def new_head(model: nn.Module) -> None:
+    """Freeze the model, replace its head and free the last block and the norm, in the lesson's words."""
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    torch.manual_seed(SEED)
+    model.out_head = nn.Linear(in_features=model.tok_emb.embedding_dim, out_features=2)
+    for module in (model.trf_blocks[-1], model.final_norm):
+        for parameter in module.parameters():
+            parameter.requires_grad = True
+
+
+def loaders(collection: Path, folder: Path, tokenizer: Tokenizer) -> dict[str, DataLoader[Any]]:
+    """The lesson's loaders of training, validation and test: its splits, written as CSV and read again."""
+    ch06 = chapter(6)
+    table = pd.read_csv(collection, sep="\t", header=None, names=["Label", "Text"])
+    balanced = ch06.create_balanced_dataset(table)
+    balanced["Label"] = balanced["Label"].map({"ham": 0, "spam": 1})
+    datasets: dict[str, Any] = {}
+    for name, frame in zip(("train", "val", "test"), ch06.random_split(balanced, 0.7, 0.1), strict=True):
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        longest = datasets["train"].max_length if datasets else None
+        datasets[name] = ch06.SpamDataset(folder / f"{name}.csv", tokenizer, longest, pad_token_id=tokenizer.pad_id)
+    return {
+        name: DataLoader(dataset, BATCH_SIZE, shuffle=name == "train", drop_last=name == "train")
+        for name, dataset in datasets.items()
+    }
+
+
+def training_losses(
+    model: nn.Module, loaders: dict[str, DataLoader[Any]], epochs: int = 1, steps: int | None = None
+) -> list[float]:
+    """The loss of each step of the lesson's training, stopped after `steps` of them.
+
+    Behind step 0 it looks at the losses of five batches of each loader; a run of few steps makes that one.
+    """
+    torch.manual_seed(SEED)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.1)
+    with recorded(steps) as losses:
+        chapter(6).train_classifier_simple(
+            model, loaders["train"], loaders["val"], optimizer, torch.device("cpu"), epochs, 50, 1 if steps else 5
+        )
+    return losses
+
+
+class _EnoughError(Exception):
+    pass
+
+
+@contextmanager
+def recorded(steps: int | None) -> Iterator[list[float]]:
+    """The losses that the lesson computes in training mode; ends the block after `steps` of them."""
+    ch06, losses = chapter(6), []
+    original = ch06.calc_loss_batch
+
+    def recording(inputs: Tensor, targets: Tensor, model: nn.Module, device: torch.device) -> Tensor:
+        if model.training and len(losses) == steps:
+            raise _EnoughError
+        loss: Tensor = original(inputs, targets, model, device)
+        if model.training:
+            losses.append(loss.item())
+        return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ch06, "calc_loss_batch", recording)
+        with suppress(_EnoughError):
+            yield losses
