@@ -8,15 +8,18 @@ import click
 @click.command()
 @click.option("--run", default="latest", show_default=True, help="Run folder, bundle folder, or `latest`.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability that is spam; default: the bundle's.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is faster."
+)
 @click.argument("texts", nargs=-1, required=True)
-def command(run: str, threshold: float | None, texts: tuple[str, ...]) -> None:
+def command(run: str, threshold: float | None, precision: str, texts: tuple[str, ...]) -> None:
     """Print label, spam probability and text of each of TEXTS, one a line.
 
     spamlit predict --run latest "You have been selected to receive a cash prize"
     """
     from spamlit.inference.predictor import Predictor
 
-    predictor = Predictor.load(run)
+    predictor = Predictor.load(run, precision=precision)
     for text, answer in zip(texts, predictor.classify(texts, threshold=threshold), strict=True):
         flag = f"  [{answer.flag}]" if answer.flag else ""
         click.echo(f"{answer.label}  {answer.probability:.4f}  {text}{flag}")

@@ -1,0 +1,33 @@
+"""Eight-bit linear layers for prediction on a CPU."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from spamlit.model.classifier import Classifier
+
+ENGINES = ("onednn", "x86", "fbgemm", "qnnpack")
+"""PyTorch's kernels, the fastest one measured first."""
+
+
+def quantize(classifier: Classifier) -> None:
+    """Replaces the backbone's linear layers by PyTorch's dynamically quantized ones, in place; the head stays float32.
+
+    Weights are int8 with a scale for each output; activations are quantized batch by batch, so that a message's
+    probability depends (slightly) on what else is in its batch. How much quality it costs is measured in benchmarks/README.md.
+
+    Raises:
+        ValueError: this build of PyTorch has no such kernels.
+    """
+    engine = next((name for name in ENGINES if name in torch.backends.quantized.supported_engines), None)
+    if engine is None:
+        raise ValueError(f"precision=int8 needs one of PyTorch's engines {', '.join(ENGINES)}; this build has none.")
+    torch.backends.quantized.engine = engine
+    with warnings.catch_warnings():
+        # the successor, torchao, is fast on a CPU only behind torch.compile, whose start costs more than it saves here
+        warnings.simplefilter("ignore")
+        choice = {nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
+        torch.ao.quantization.quantize_dynamic(classifier.backbone, choice, inplace=True)  # type: ignore[no-untyped-call]
