@@ -20,6 +20,7 @@ def result(bench: Bench, row: Row, measured: Measured, stale: Set[str]) -> dict[
     """A row of results.json."""
     ours, peer = row.compare(bench, measured)
     ratio = ours / peer if row.limit else peer / ours
+    note = row.note(bench, measured)
     unit = {"s": {"ours_s": round(ours, 2), "peer_s": round(peer, 2)}, "GB": {"ours_s": None, "peer_s": None}}[row.unit]
     return {
         "name": row.name,
@@ -27,11 +28,11 @@ def result(bench: Bench, row: Row, measured: Measured, stale: Set[str]) -> dict[
         **unit,
         "ratio": round(ratio, 3),
         "target": row.target,
-        "met": ratio <= row.target if row.limit else ratio >= row.target,
+        "met": note.ok and (ratio <= row.target if row.limit else ratio >= row.target),
         "aim": row.aim,
         "better": "lower" if row.limit else "higher",
         **({"ours_gb": round(ours, 3), "peer_gb": round(peer, 3)} if row.unit == "GB" else {}),
-        "note": "; ".join(filter(None, (row.note(bench, measured), _spread(bench, row, measured), _stale(row, stale)))),
+        "note": "; ".join(filter(None, (note.text, _spread(bench, row, measured), _stale(row, stale)))),
     }
 
 

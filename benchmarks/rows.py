@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.common import ROOT, Measurement, fingerprint
 
@@ -47,6 +47,11 @@ class Bench:
     def weights(self) -> Path:
         """Random weights in the hub's layout."""
         return self.work / "hub" / self.backbone / "model.safetensors"
+
+    @property
+    def full_model(self) -> Path:
+        """The full-depth model of `predict-fastest` for the pipeline."""
+        return self.work / "export-full" / str(self.full_run).strip("/").replace("/", "-")
 
     @property
     def data(self) -> Path:
@@ -174,9 +179,9 @@ def _predict(run: Callable[[Bench], object], n: int | None = None) -> Callable[[
     return command
 
 
-def _pipeline(model: str) -> Callable[[Bench, str], Command]:
+def _pipeline(model: Callable[[Bench], Path]) -> Callable[[Bench, str], Command]:
     def command(bench: Bench, job: str) -> Command:
-        given = ("--model", bench.work / model, "--messages", bench.data / "messages.json", "--out", bench.told(job))
+        given = ("--model", model(bench), "--messages", bench.data / "messages.json", "--out", bench.told(job))
         return bench.python("benchmarks.peers.pipeline", *given, *_head(bench))
 
     return command
@@ -243,9 +248,11 @@ JOBS = {
             needs=("cache", "weights", "splits", "classifier"),
             told="script",
         ),
-        _peer("pipeline-predict", _pipeline("export"), needs=("splits", "classifier", "export")),
+        _peer(
+            "pipeline-predict", _pipeline(lambda bench: bench.work / "export"), needs=("splits", "classifier", "export")
+        ),
         Job("ours-fastest", _predict(lambda bench: bench.fastest_run), needs=("cache", "splits"), told="script"),
-        _peer("pipeline-full", _pipeline("export-full"), needs=("splits", "export-full"), repeats=2),
+        _peer("pipeline-full", _pipeline(lambda bench: bench.full_model), needs=("splits", "export-full"), repeats=2),
         Job("floor", _floor, told="script"),
         Job("first-job", _lesson("lesson-nonpad", "optimizer.lr=5e-5", "model.trainable=head"), cache="cold"),
         Job("sweep", _sweep, cache="cold", told="nothing"),
@@ -295,8 +302,8 @@ def inputs(bench: Bench) -> dict[str, tuple[Path, Command]]:
             bench.python(export, "--run", bench.run_folder("classifier"), "--out", bench.work / "export"),
         ),
         "export-full": (
-            bench.work / "export-full" / "tokenizer.json",
-            bench.python(export, "--run", bench.full_run, "--out", bench.work / "export-full"),
+            bench.full_model / "tokenizer.json",
+            bench.python(export, "--run", bench.full_run, "--out", bench.full_model),
         ),
         **{
             f"messages-{n}": (
@@ -306,6 +313,13 @@ def inputs(bench: Bench) -> dict[str, tuple[Path, Command]]:
             for n in GROWTH
         },
     }
+
+
+class Note(NamedTuple):
+    """What else is to be said of a row, and whether its answers are what they must be (else it is not met)."""
+
+    text: str
+    ok: bool = True
 
 
 @dataclass(frozen=True)
@@ -333,7 +347,7 @@ class Row:
     unit: Literal["s", "GB"] = "s"
     figures: Callable[[Bench, Measured], tuple[float, float]] | None = None
     checks: tuple[str, ...] = field(default=())
-    note: Callable[[Bench, Measured], str] = lambda *_: ""
+    note: Callable[[Bench, Measured], Note] = lambda *_: Note("")
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -351,45 +365,48 @@ class Row:
         return ours, peer
 
 
-def _same_logits(ours: str, peer: str) -> Callable[[Bench, Measured], str]:
-    def note(bench: Bench, measured: Measured) -> str:
+def _same_logits(ours: str, peer: str) -> Callable[[Bench, Measured], Note]:
+    def note(bench: Bench, measured: Measured) -> Note:
         pairs = zip(measured[ours][0].told["logits"], measured[peer][0].told["logits"], strict=True)
         apart = max(abs(a - b) for row in pairs for a, b in zip(*row, strict=True))
-        same = "same logits" if apart <= 1e-4 else "LOGITS DIFFER"
+        ok = apart <= 1e-4
+        same = "same logits" if ok else "LOGITS DIFFER"
         said = f"{same} before training (at most {apart:.1e} apart)"
         if bench.quick or bench.peer_epochs == LESSON_EPOCHS:
-            return said
-        return (
+            return Note(said, ok)
+        return Note(
             f"{said}; the peer's five epochs are counted from {bench.peer_epochs} whole one(s), its 13 evaluations "
-            "from those made; its final evaluation is whole"
+            "from those made; its final evaluation is whole",
+            ok,
         )
 
     return note
 
 
-def _share_of_steps(bench: Bench, measured: Measured) -> str:
+def _share_of_steps(bench: Bench, measured: Measured) -> Note:
     del measured
     if bench.challenge_steps is None:
-        return "the peer's whole epoch was run"
-    return f"the peer's epoch is counted from {bench.challenge_steps} of its {CHALLENGE_STEPS} steps"
+        return Note("the peer's whole epoch was run")
+    return Note(f"the peer's epoch is counted from {bench.challenge_steps} of its {CHALLENGE_STEPS} steps")
 
 
-def _same_labels(bench: Bench, measured: Measured) -> str:
+def _same_labels(bench: Bench, measured: Measured) -> Note:
     del bench
     ours, peer = (measured[job][0].told["probabilities"] for job in ("ours-predict", "pipeline-predict"))
     differ = sum((a >= 0.5) != (b >= 0.5) for a, b in zip(ours, peer, strict=True))
     apart = max(abs(a - b) for a, b in zip(ours, peer, strict=True))
     spam = sum(p >= 0.5 for p in peer)
     same = "same labels" if differ == 0 else f"{differ} LABELS DIFFER"
-    return f"{same} on {len(ours)} messages ({spam} spam), probabilities at most {apart:.1e} apart"
+    return Note(f"{same} on {len(ours)} messages ({spam} spam), probabilities at most {apart:.1e} apart", differ == 0)
 
 
-def _same_quality(bench: Bench, measured: Measured) -> str:
+def _same_quality(bench: Bench, measured: Measured) -> Note:
     """F1 of both sides on the full run's validation messages."""
     import csv
     import json
 
-    assert bench.full_run is not None
+    if bench.full_run is None:
+        return Note("validation F1 unknown: --full-run was not given", ok=False)
     with (ROOT / bench.full_run / "validation.csv").open(newline="", encoding="utf-8") as file:
         truth = {row["text"]: row["label"] == "spam" for row in csv.DictReader(file)}
     texts = json.loads((bench.data / "messages.json").read_text())
@@ -399,8 +416,9 @@ def _same_quality(bench: Bench, measured: Measured) -> str:
         pairs = [(said[text] >= 0.5, spam) for text, spam in truth.items() if text in said]
         hits = sum(decided and spam for decided, spam in pairs)
         scores.append(2 * hits / max(1, sum(d for d, _ in pairs) + sum(s for _, s in pairs)))
-    within = "within 0.002" if scores[0] >= scores[1] - 0.002 else "NOT within 0.002"
-    return f"validation F1 {scores[0]:.4f} against {scores[1]:.4f}, {within}; ours {bench.fastest_run}"
+    ok = scores[0] >= scores[1] - 0.002
+    within = "within 0.002" if ok else "NOT within 0.002"
+    return Note(f"validation F1 {scores[0]:.4f} against {scores[1]:.4f}, {within}; ours {bench.fastest_run}", ok)
 
 
 def _floor_figures(bench: Bench, measured: Measured) -> tuple[float, float]:
@@ -410,12 +428,12 @@ def _floor_figures(bench: Bench, measured: Measured) -> tuple[float, float]:
     return middle["prefix"], middle["floor"]
 
 
-def _floor_note(bench: Bench, measured: Measured) -> str:
+def _floor_note(bench: Bench, measured: Measured) -> Note:
     del bench
     told = measured["floor"][-1].told
     rates = [m.told["rate"] / 1e9 for m in measured["floor"]]
     work = f"{told['messages']} messages, {told['tokens']} tokens, {told['operations'] / 1e12:.2f}e12 operations"
-    return f"{work}; matrix products at {min(rates):.0f} to {max(rates):.0f} GFLOP/s"
+    return Note(f"{work}; matrix products at {min(rates):.0f} to {max(rates):.0f} GFLOP/s")
 
 
 def _memory(job: str, limit_gb: float) -> Callable[[Bench, Measured], tuple[float, float]]:

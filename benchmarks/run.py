@@ -8,6 +8,7 @@ python -m benchmarks.run --quick                               the whole path in
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ OPTIONAL = {"predict-fastest": ("--fastest-run", "--full-run")}  # rows that nee
 def main() -> None:
     given = arguments()
     work = HERE / ".work" / ("quick" if given.quick else "full")
+    remember(given, work / "predict-fastest.json")
     bench = Bench(
         work,
         quick=given.quick,
@@ -66,6 +68,16 @@ def arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"--rows {','.join(unknown)}: choose from {', '.join(ROWS)}")
     return given
+
+
+def remember(given: argparse.Namespace, path: Path) -> None:
+    """What predict-fastest compares stays until it is given anew."""
+    names = ("fastest_run", "fastest_options", "full_run")
+    if given.fastest_run and given.full_run:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({name: getattr(given, name) for name in names}))
+    elif path.exists():
+        vars(given).update(json.loads(path.read_text()))
 
 
 def chosen_rows(given: argparse.Namespace) -> list[Row]:
