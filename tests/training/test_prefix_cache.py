@@ -135,6 +135,14 @@ def test_least_recently_used_stores_go_first(tmp_path):
     assert [key["weights"] for _, key, _, _ in stores(tmp_path)] == ["new"]
 
 
+def test_values_kept_on_the_device_are_the_same(tmp_path):
+    classifier = make_classifier()
+    mapped, resident = make_cache(tmp_path, classifier), make_cache(tmp_path, classifier, device="cpu")
+    for cache in (mapped, resident):
+        cache.fill(MESSAGES, progress=False)
+    assert torch.equal(resident(*batch_of(MESSAGES)), mapped(*batch_of(MESSAGES)))
+
+
 def test_an_unknown_message_is_an_error(tmp_path):
     cache = make_cache(tmp_path, make_classifier())
     cache.fill(MESSAGES, progress=False)

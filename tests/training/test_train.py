@@ -88,6 +88,13 @@ def test_cached_prefix_changes_nothing(run, trainable, pooling):
         torch.testing.assert_close(weights_with_gradients(cached)[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_cached_prefix_is_kept_in_the_runs_precision(run):
+    choices = ["trainer.precision=bf16-mixed", "evaluate=last"]
+    cached, live = run(*choices, folder="a"), run(*choices, "data.prefix_cache=false", folder="b")
+    assert cached.module.prefix.dtype == torch.bfloat16
+    assert same(cached.metrics, live.metrics, tolerance=0.05)
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_cached_prefix_changes_nothing_where_padding_is_read(run, pooling):
     choices = [f"model.pooling={pooling}", "data.padding=fixed"]

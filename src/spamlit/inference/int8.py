@@ -17,7 +17,7 @@ def quantize(classifier: Classifier) -> None:
     """Replaces the backbone's linear layers by PyTorch's dynamically quantized ones, in place; the head stays float32.
 
     Weights are int8 with a scale for each output; activations are quantized batch by batch, so that a message's
-    probability depends (slightly) on what else is in its batch. How much quality it costs is measured in benchmarks/README.md.
+    probability depends (slightly) on what else is in its batch. docs/log.md says how much quality it costs.
 
     Raises:
         ValueError: this build of PyTorch has no such kernels.

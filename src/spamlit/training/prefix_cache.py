@@ -51,6 +51,7 @@ class PrefixCache:
         pooled: whether `compute` gives one vector a message.
         padded: whether padding takes part, so that a message's value depends on the padded row.
         dtype: of the stored values.
+        device: where to keep all values in memory, for batches on that device; None reads them from the disk's map.
         root: folder of all stores; default `<cache>/prefix`.
         limit_bytes: the least recently used stores are removed beyond this.
     """
@@ -63,18 +64,21 @@ class PrefixCache:
         pooled: bool,
         padded: bool = False,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
         root: Path | None = None,
         limit_bytes: int = 20 * 2**30,
     ) -> None:
         self.key = {**key, "pooled": pooled, "padded": padded, "dtype": str(dtype), "version": VERSION}
         self.compute = compute
         self.pooled, self.padded, self.dtype = pooled, padded, dtype
+        self.device = device
         self.root = root or cache_dir() / "prefix"
         name = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:24]
         self.folder = self.root / name
         self.limit_bytes = limit_bytes
         self.computed = 0
         self._entries: dict[bytes, Entry] = {}
+        self._resident: dict[bytes, Tensor] = {}
 
     def fill(self, messages: Sequence[Ids], *, progress: bool = True) -> None:
         """Computes what is missing of `messages` (token ids; padded where padding counts), shard by shard.
@@ -95,6 +99,8 @@ class PrefixCache:
                 for shard in filter(None, todo):
                     self._write_shard(shard, advance)
         evict(self.root, self.limit_bytes, keep=self.folder)
+        if self.device is not None:
+            self._resident = {digest: self._values(entry).to(self.device) for digest, entry in self._entries.items()}
 
     def __call__(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The values of a batch: (B, T, C), zero behind each message's end, or (B, C) where pooled.
@@ -104,18 +110,18 @@ class PrefixCache:
         """
         rows = tokens.cpu()
         ends = [rows.shape[1]] * len(rows) if self.padded else lengths.tolist()
-        entries = [self._entries[_digest(row[:end].tolist())] for row, end in zip(rows, ends, strict=True)]
-        width = entries[0].values.shape[1]
-        shape = (len(entries), width) if self.pooled else (len(entries), rows.shape[1], width)
-        out = torch.zeros(shape, dtype=self.dtype)
-        target = out.view(_storage(self.dtype)).numpy()  # the same memory
-        for row, entry in zip(target, entries, strict=True):
-            values = entry.values[entry.start : entry.stop]
-            if self.pooled:
-                row[:] = values[0]
-            else:
-                row[: len(values)] = values
+        digests = [_digest(row[:end].tolist()) for row, end in zip(rows, ends, strict=True)]
+        found = [self._resident[d] if self._resident else self._values(self._entries[d]) for d in digests]
+        if self.pooled:
+            return torch.cat(found).to(tokens.device)  # (B, C)
+        out = found[0].new_zeros(len(found), rows.shape[1], found[0].shape[1])  # (B, T, C)
+        for row, values in zip(out, found, strict=True):
+            row[: len(values)] = values
         return out.to(tokens.device)
+
+    def _values(self, entry: Entry) -> Tensor:
+        """A message's values (L, C), or (1, C) where pooled, copied out of the map."""
+        return torch.from_numpy(np.array(entry.values[entry.start : entry.stop])).view(self.dtype)
 
     def _describe(self) -> None:
         about = self.folder / "about.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from spamlit.assets import sha256_file
 from spamlit.data.datamodule import SMSDataModule
@@ -26,11 +28,15 @@ from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
 from spamlit.training.checks import check
 from spamlit.training.metrics import THRESHOLD
-from spamlit.training.module import Predictions, SpamModule
+from spamlit.training.module import Predictions, Prefix, SpamModule
 from spamlit.training.prefix_cache import PrefixCache
 from spamlit.training.run_folder import write_json
 from spamlit.training.tensorboard import log_results
 
+GPUS = ("gpu", "cuda")
+PREFIX_DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16}
+RUN_KEYS = ("prefix_cache", "prefix_on_device", "prefix_limit_gb", "reserve")
+"""Keys of the group `data` that the recipe reads, not the data module."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
 
 
@@ -120,7 +126,7 @@ def quiet() -> None:
 def make_data(cfg: DictConfig) -> SMSDataModule:
     """The data module for the backbone's vocabulary and context."""
     backbone = CONFIGS[cfg.backbone.name]
-    settings = {key: value for key, value in plain(cfg.data).items() if key not in ("prefix_cache", "reserve")}
+    settings = {key: value for key, value in plain(cfg.data).items() if key not in RUN_KEYS}
     data: SMSDataModule = hydra.utils.instantiate(settings, tokenizer=backbone.tokenizer, context=backbone.context)
     return data
 
@@ -170,6 +176,9 @@ def make_prefix_cache(
         return None
     pooled = boundary > classifier.backbone.config.n_layer
     padded = cfg.model.pooling in ("last", "mean")
+    dtype = PREFIX_DTYPES.get(str(cfg.trainer.precision), torch.float32)
+    gpu = cfg.trainer.accelerator in GPUS
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu")
     cache = PrefixCache(
         {
             "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
@@ -177,9 +186,12 @@ def make_prefix_cache(
             "pooling": cfg.model.pooling if pooled else None,
             "causal": cfg.model.causal,
         },
-        classifier.prefix,
+        compute_as_trained(classifier, device, dtype),
         pooled=pooled,
         padded=padded,
+        dtype=dtype,
+        device=device if device.type == "cuda" and cfg.data.prefix_on_device else None,
+        limit_bytes=int(cfg.data.prefix_limit_gb * 2**30),
     )
     messages = [ids for split in splits for ids in data.ids(split)]
     if padded:
@@ -187,6 +199,17 @@ def make_prefix_cache(
         messages = [[*ids, *[pad] * (data.max_length - len(ids))] for ids in messages]
     cache.fill(messages)
     return cache
+
+
+def compute_as_trained(classifier: Classifier, device: torch.device, dtype: torch.dtype) -> Prefix:
+    """`classifier.prefix` on the device and in the precision that training will have."""
+    classifier.to(device)
+
+    def compute(tokens: Tensor, lengths: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return classifier.prefix(tokens.to(device), lengths.to(device))
+
+    return compute
 
 
 def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
