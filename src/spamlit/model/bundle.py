@@ -75,8 +75,22 @@ def save_bundle(
     }
     config["sha256"] = _digest(config)
     (part / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    _replace(part, folder)
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """Gives `part` the name of `folder`; what was there is removed only once that is done."""
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        part.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -86,6 +100,8 @@ def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         BundleError: a file is missing, damaged or of another format.
     """
     config = read_settings(folder)
+    if MODEL not in config["files"]:
+        raise BundleError(f"{folder / CONFIG} has no SHA-256 for {MODEL}: the bundle is not whole.")
     for name, digest in config["files"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -97,7 +113,7 @@ def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     try:
         classifier = _build(config)
         state = _read_state(folder, config, set(classifier.state_dict()))
-    except (TypeError, KeyError, ValueError, SafetensorError) as error:
+    except (TypeError, KeyError, ValueError, ArithmeticError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"{folder} does not describe a classifier: {error}") from error
     wrong = sorted(name for name, value in classifier.state_dict().items() if value.shape != state[name].shape)
     if wrong:

@@ -1,0 +1,103 @@
+"""The Predictor: labels, probabilities, flags; the same answer in any company, and the one that training gave."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.runs import tiny_run
+
+from spamlit.inference.predictor import Prediction, Predictor
+from spamlit.model.bundle import BundleError
+from spamlit.model.classifier import POOLINGS
+from spamlit.training.run_folder import RunNotFoundError
+
+TEXTS = ["You have won a prize!", "see you tonight", "ok", "Call 09061701461 now to claim", "£ ü 😀", "a" * 500]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return tiny_run(folder, "model.trainable=last_block", "data.max_length=24", "data.reserve=false").folder
+
+
+@pytest.fixture(scope="module")
+def predictor(run: Path) -> Predictor:
+    return Predictor.load(run)
+
+
+def test_every_text_gets_a_label_a_probability_and_a_flag(predictor: Predictor) -> None:
+    answers = predictor.classify(TEXTS)
+    assert [answer.label for answer in answers] == [
+        "spam" if answer.probability >= 0.5 else "ham" for answer in answers
+    ]
+    assert all(0 < answer.probability < 1 for answer in answers)
+    assert [answer.flag for answer in answers] == ["", "", "", "truncated", "", "truncated"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u00a0\u2003"])
+def test_a_text_without_words_is_ham_and_says_so(predictor: Predictor, text: str) -> None:
+    assert predictor.classify([text], threshold=0.0) == [Prediction("ham", 0.0, "empty")]
+
+
+def test_no_texts_no_answers(predictor: Predictor) -> None:
+    assert predictor.classify([]) == []
+
+
+def test_exactly_the_longest_message_is_not_truncated(predictor: Predictor) -> None:
+    longest = "x" * predictor.max_length  # the tokenizer has no merge of two x
+    whole, cut = predictor.classify([longest, longest + "y"])
+    assert (whole.flag, cut.flag) == ("", "truncated")
+    assert whole.probability == pytest.approx(cut.probability, abs=1e-6)
+
+
+@given(text=st.text(max_size=60))
+def test_any_string_is_answered(predictor: Predictor, text: str) -> None:
+    (answer,) = predictor.classify([text])
+    assert answer.label in ("spam", "ham")
+    assert 0 <= answer.probability <= 1
+
+
+def test_the_threshold_is_the_least_probability_of_spam(predictor: Predictor) -> None:
+    (answer,) = predictor.classify(["see you tonight"])
+    at = [predictor.classify(["see you tonight"], threshold=t)[0] for t in (0.0, answer.probability, 1.0)]
+    assert [a.label for a in at] == ["spam", "spam", "ham"]
+    assert {a.probability for a in at} == {answer.probability}
+
+
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_probability_is_refused(predictor: Predictor, threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"threshold=.*from 0 to 1"):
+        predictor.classify(TEXTS, threshold=threshold)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_it_says_what_training_said_in_any_order_and_company(tmp_path: Path, pooling: str) -> None:
+    """Where padding is read (`last`, `mean`), a message alone is padded as far as in training."""
+    padding = "fixed" if pooling in ("last", "mean") else "longest"
+    folder = tiny_run(tmp_path / "run", f"model.pooling={pooling}", f"data.padding={padding}").folder
+    said = pd.read_csv(folder / "predictions.csv")
+    texts = pd.concat(pd.read_csv(folder / f"{split}.csv") for split in ("train", "validation", "test"))
+    said = said.merge(texts[["id", "text"]], on="id")
+    expected = pytest.approx(said["probability"].tolist(), abs=1e-5)
+    predictor, texts = Predictor.load(folder), said["text"].tolist()
+    assert [answer.probability for answer in predictor.classify(texts)] == expected
+    assert [answer.probability for answer in predictor.classify(texts[::-1])][::-1] == expected
+    assert [predictor.classify([text])[0].probability for text in texts[:20]] == pytest.approx(
+        said["probability"].tolist()[:20], abs=1e-5
+    )
+
+
+def test_a_folder_without_a_bundle_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunNotFoundError, match="is not a run folder"):
+        Predictor.load(tmp_path / "nothing")
+    with pytest.raises(RunNotFoundError, match="did not finish"):
+        Predictor.load(tmp_path)
+    assert Predictor.load(run / "classifier").classify(TEXTS) == Predictor.load(run).classify(TEXTS)
+
+
+@pytest.mark.parametrize("change", [{"labels": None}, {"threshold": "half"}, {"max_length": None}])
+def test_settings_that_make_no_sense_are_refused(predictor: Predictor, change: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match="lacks or spoils a setting"):
+        Predictor(predictor.classifier, predictor.tokenizer, predictor.settings | change)
