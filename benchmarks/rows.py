@@ -431,7 +431,7 @@ def _floor_figures(bench: Bench, measured: Measured) -> tuple[float, float]:
 def _floor_note(bench: Bench, measured: Measured) -> Note:
     del bench
     told = measured["floor"][-1].told
-    rates = [m.told["rate"] / 1e9 for m in measured["floor"]]
+    rates = [rate / 1e9 for m in measured["floor"] for rate in m.told["rates"]]
     work = f"{told['messages']} messages, {told['tokens']} tokens, {told['operations'] / 1e12:.2f}e12 operations"
     return Note(f"{work}; matrix products at {min(rates):.0f} to {max(rates):.0f} GFLOP/s")
 
