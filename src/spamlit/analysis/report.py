@@ -17,13 +17,14 @@ from torch import from_numpy
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from spamlit.assets import atomic_write
+from spamlit.data.splits import read_split
 from spamlit.model.bundle import read_settings
 from spamlit.training.metrics import METRICS
 from spamlit.training.module import Predictions
 from spamlit.training.run_folder import read_json
 from spamlit.training.tensorboard import confusion_figure
 
-SPLITS = {"validation": "val", "test": "test"}
+SPLITS = ("validation", "test")
 
 
 def write_report(run: Path) -> Path:
@@ -34,12 +35,13 @@ def write_report(run: Path) -> Path:
     """
     threshold = float(read_settings(run / "classifier")["threshold"])
     predictions = pd.read_csv(run / "predictions.csv")
-    scalars = read_scalars(run / "tensorboard")
+    record = read_json(run / "run.json")
+    scalars = read_scalars(run / "tensorboard", before=record["steps"])
     environment = jinja2.Environment(loader=jinja2.PackageLoader("spamlit.analysis", "."), autoescape=True)
     page = environment.get_template("report.html.j2").render(
-        name=f"{run.parent.name}/{run.name}",
+        name="/".join(run.absolute().parts[-2:]),
         metrics=read_json(run / "metrics.json"),
-        record=read_json(run / "run.json"),
+        record=record,
         figures=METRICS,
         threshold=threshold,
         curves=svg(curves_figure(scalars)),
@@ -51,13 +53,18 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def read_scalars(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of each scalar that TensorBoard holds; of steps that a resumed run repeated, the last."""
+def read_scalars(folder: Path, before: int | None = None) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of each scalar that TensorBoard holds; of steps that a resumed run repeated, the last.
+
+    Args:
+        folder: TensorBoard's.
+        before: leaves out this step and all behind it: a run's final figures stand there under the names of the curves.
+    """
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells which file it reads
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     found = {}
     for tag in events.Tags()["scalars"]:
-        values = {event.step: event.value for event in events.Scalars(tag)}
+        values = {e.step: e.value for e in events.Scalars(tag) if before is None or e.step < before}
         found[tag] = (sorted(values), [values[step] for step in sorted(values)])
     return found
 
@@ -74,7 +81,7 @@ def curves_figure(scalars: dict[str, tuple[list[int], list[float]]]) -> Figure:
 def split_section(run: Path, split: str, predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """What the page shows of one split: confusion matrix, precision-recall curve, mistakes with their texts."""
     rows = predictions[predictions["split"] == split].reset_index(drop=True)
-    texts = pd.read_csv(run / f"{split if split != 'val' else 'validation'}.csv", keep_default_na=False)
+    texts = read_split(run / f"{split}.csv")
     rows = rows.merge(texts[["id", "text"]].drop_duplicates("id"), on="id", how="left")
     decided = (rows["probability"] >= threshold).map({True: "spam", False: "ham"})
     wrong = rows[decided != rows["label"]].assign(sure=lambda table: (table["probability"] - threshold).abs())
@@ -113,7 +120,7 @@ def svg(figure: Figure) -> Markup:
 
 def _plot(axes: Axes, scalars: dict[str, tuple[list[int], list[float]]], names: dict[str, str], title: str) -> None:
     for tag, label in names.items():
-        if tag in scalars:
+        if tag in scalars and scalars[tag][0]:
             axes.plot(*scalars[tag], label=label, marker="." if len(scalars[tag][0]) < 20 else "")
     axes.set(xlabel="step", ylabel=title)
     if axes.lines:

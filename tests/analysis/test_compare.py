@@ -1,0 +1,98 @@
+"""Runs side by side: all of them, the best on validation first, with what they differ in."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from spamlit.analysis.compare import rich_table, runs_table, write_table
+from spamlit.cli import main
+
+
+def finished(folder: Path, f1: float, loss: float = 0.5, overrides: tuple[str, ...] = (), seconds: float | None = 2.0):
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(overrides))
+    metrics = {"val/f1": f1, "val/loss": loss, "test/f1": f1 - 0.01, "test/mcc": 0.5}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    if seconds is not None:
+        (folder / "run.json").write_text(json.dumps({"timing": {"total": seconds}}))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three jobs and one that did not finish."""
+    folder = tmp_path / "sweep"
+    for n, (f1, loss, trainable) in enumerate([(0.9, 0.4, "head"), (0.95, 0.3, "last_block"), (0.95, 0.2, "all")]):
+        finished(folder / str(n), f1, loss, (f"model.trainable={trainable}", "seed=1", "+experiment=lesson"))
+    (folder / "3" / ".hydra").mkdir(parents=True)
+    return folder
+
+
+def test_the_best_on_validation_comes_first_and_a_tie_goes_to_the_lower_loss(sweep: Path) -> None:
+    table = runs_table([sweep])
+    assert table["model.trainable"].tolist() == ["all", "last_block", "head"]
+    assert table["run"].tolist() == [str(sweep / n) for n in "210"]
+    assert table["seconds"].tolist() == [2.0] * 3
+
+
+def test_only_what_differs_is_a_column(sweep: Path) -> None:
+    table = runs_table([sweep])
+    assert not {"seed", "experiment"} & set(table.columns)
+    finished(sweep / "4", 0.1, overrides=("model.trainable=all", "seed=2"))
+    assert {"seed", "experiment"} <= set(runs_table([sweep]).columns)
+
+
+def test_a_single_run_keeps_its_overrides(sweep: Path) -> None:
+    assert runs_table([sweep / "0"])["experiment"].tolist() == ["lesson"]
+
+
+def test_a_run_is_counted_once(sweep: Path) -> None:
+    assert len(runs_table([sweep, sweep / "1", sweep])) == 3
+
+
+def test_no_finished_run_is_an_error_that_names_the_folders(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no finished run below {tmp_path}"):
+        runs_table([tmp_path])
+
+
+def test_runs_of_elsewhere_without_record_or_overrides(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", 0.9, seconds=None)
+    (folder / ".hydra" / "overrides.yaml").unlink()
+    table = runs_table([tmp_path])
+    assert pd.isna(table["seconds"][0])
+    assert "nan" not in shown(table)
+
+
+def shown(table: pd.DataFrame) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(rich_table(table))
+    return capture.get()
+
+
+def test_the_terminal_shows_the_choice_and_the_main_figures(sweep: Path) -> None:
+    text = shown(runs_table([sweep]))
+    assert all(word in text for word in ("model.trainable", "last_block", "val/f1", "0.9500", "test/f1", "2.0000"))
+    assert "test/mcc" not in text
+
+
+def test_the_csv_holds_everything(sweep: Path, tmp_path: Path) -> None:
+    write_table(runs_table([sweep]), tmp_path / "out.csv")
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert {"run", "model.trainable", "val/f1", "val/loss", "test/f1", "test/mcc", "seconds"} == set(written.columns)
+    assert len(written) == 3
+
+
+def test_the_command(sweep: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["compare", str(sweep)])
+    assert done.exit_code == 0, done.output
+    assert f"3 runs, written to {sweep / 'compare.csv'}" in done.output
+    assert CliRunner().invoke(main, ["compare", str(sweep), "--csv", str(tmp_path / "other.csv")]).exit_code == 0
+    assert pd.read_csv(tmp_path / "other.csv").equals(pd.read_csv(sweep / "compare.csv"))
+    nothing = CliRunner().invoke(main, ["compare", str(sweep / "3")])
+    assert nothing.exit_code == 2
+    assert "no finished run" in nothing.output

@@ -1,0 +1,102 @@
+"""report.html: what the run did, in one file that asks for nothing else and believes no message."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from markupsafe import Markup
+from tests.runs import tiny_run
+
+from spamlit.analysis.report import read_scalars, write_report
+from spamlit.training.metrics import METRICS
+
+CHROMIUM = shutil.which("chromium")
+EVIL = '<script>document.title = "owned"</script><img src=http://example.invalid/x onerror="document.title=1">&amp;'
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("runs") / "run", "trainer.max_epochs=3", "evaluate=best").folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A run to spoil: each test message is on the wrong side, and the first one is markup."""
+    folder = Path(shutil.copytree(finished, tmp_path / "2026-01-01" / "10-00-00"))
+    predictions = pd.read_csv(folder / "predictions.csv")
+    test = predictions["split"] == "test"
+    predictions.loc[test, "probability"] = predictions["label"].map({"ham": 0.9, "spam": 0.1})
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    texts = pd.read_csv(folder / "test.csv")
+    texts.loc[0, "text"] = EVIL
+    texts.to_csv(folder / "test.csv", index=False)
+    return folder
+
+
+def page(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_it_shows_the_metrics_the_settings_and_the_mistakes(run: Path) -> None:
+    report, metrics = page(run), json.loads((run / "metrics.json").read_text())
+    for split in ("train", "val", "test"):
+        cells = [f'<td class="number">{metrics[f"{split}/{name}"]:.4f}</td>' for name in METRICS]
+        assert f"<tr><td>{split}</td>{''.join(cells)}</tr>" in report
+    assert f"{100 * metrics['reserve/fpr']:.2f} % were taken for spam" in report
+    assert "Run 2026-01-01/10-00-00" in report
+    assert "<td>model.trainable</td>" in report
+    texts = pd.read_csv(run / "test.csv")["text"]
+    assert f"Test: {len(texts)} messages, {len(texts)} misclassified" in report
+    assert all(str(Markup.escape(text)) in report for text in texts)
+    assert report.count("<svg") == 5  # the curves; a matrix and a curve of each of two splits
+
+
+def test_messages_are_text_whatever_they_contain(run: Path) -> None:
+    report = page(run)
+    assert "<script" not in report
+    assert "&lt;script&gt;document.title" in report
+
+
+def test_it_loads_nothing(run: Path) -> None:
+    markup = page(run).replace(str(Markup.escape(EVIL)), "")  # which is text
+    assert not re.findall(r"<(?:script|link|img|iframe|object|embed|base)\b", markup)
+    assert not re.findall(r"""(?:src|href|url\(|@import)\s*=?\s*["']?(?:https?:|//|file:)""", markup)
+
+
+def test_the_curves_end_with_training(run: Path) -> None:
+    """The final figures, of the best weights, stand in TensorBoard under the same names, behind the last step."""
+    steps = json.loads((run / "run.json").read_text())["steps"]
+    curves = read_scalars(run / "tensorboard", before=steps)
+    assert len(curves["train/loss"][0]) == steps
+    assert len(curves["val/loss"][0]) == len(curves["val/f1"][0]) == 3
+    assert len(read_scalars(run / "tensorboard")["val/f1"][0]) == 4
+
+
+def test_a_run_that_trained_nothing_has_a_report(tmp_path: Path) -> None:
+    report = page(tiny_run(tmp_path / "run", "model.trainable=none", "data.reserve=false").folder)
+    assert "0 epochs" in report
+    assert "taken for spam" not in report  # there is no reserve
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "run.json", "predictions.csv", "test.csv"])
+def test_an_unfinished_run_has_none(run: Path, missing: str) -> None:
+    (run / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=missing):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
+def test_a_browser_shows_it_and_runs_none_of_the_messages(run: Path, tmp_path: Path) -> None:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'chromium'}", "--dump-dom"]
+    command = [str(CHROMIUM), *flags, write_report(run).as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "<title>spamlit: 2026-01-01/10-00-00</title>" in shown
+    assert "&lt;script&gt;document.title" in shown
+    assert shown.count("</svg>") == 5
