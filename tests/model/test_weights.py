@@ -148,7 +148,7 @@ def published(tmp_path, monkeypatch, gpt2_like, random_gpt, gpt2_layout):
     monkeypatch.setitem(weights.SOURCES, "small", ("small", read_gpt2))
     monkeypatch.setattr(weights, "ASSETS", {"small": asset})
     fetched = []
-    monkeypatch.setattr(weights, "fetch", lambda name, progress: fetched.append(name) or path)
+    monkeypatch.setattr(weights, "fetch", lambda asset, progress: fetched.append(asset.name) or path)
     return model, fetched
 
 
