@@ -14,7 +14,7 @@ Pooling = Literal["last_nonpad", "mean_nonpad", "first", "last", "mean"]
 Trainable = Literal["none", "head", "last_block", "last_two_blocks", "last_k", "all", "lora"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 TRAINABLES: tuple[str, ...] = get_args(Trainable)
-_READS_PADDING = ("last", "mean")
+READS_PADDING = ("last", "mean")
 
 
 def pooled_position(n_tokens: int, lengths: Tensor, pooling: str) -> Tensor | None:
@@ -181,9 +181,12 @@ class Classifier(nn.Module):
         if boundary is None:
             return tokens
         if boundary > self.backbone.config.n_layer:
-            return self._features(tokens, lengths, start=0)
-        visible = self._visible_lengths(lengths)
-        hidden: Tensor = self.backbone(tokens, stop=boundary, lengths=visible, causal=self.causal)  # (B, T, C)
+            return self.pooled(tokens, lengths, start=0)
+        return self.states(tokens, lengths, stop=boundary)
+
+    def states(self, tokens: Tensor, lengths: Tensor, stop: int) -> Tensor:
+        """What enters block `stop`: token ids (B, T) to (B, T, C)."""
+        hidden: Tensor = self.backbone(tokens, stop=stop, lengths=self._visible_lengths(lengths), causal=self.causal)
         return hidden
 
     def suffix(self, hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -198,7 +201,7 @@ class Classifier(nn.Module):
         """
         boundary = self.boundary
         if boundary is None or boundary <= self.backbone.config.n_layer:
-            hidden = self._features(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, C)
+            hidden = self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, C)
         logits: Tensor = self.head(hidden)
         return logits
 
@@ -206,7 +209,7 @@ class Classifier(nn.Module):
         """Token ids (B, T) and lengths (B,) to logits (B, n_classes)."""
         return self.suffix(self.prefix(tokens, lengths), lengths)
 
-    def _features(self, x: Tensor, lengths: Tensor, start: int) -> Tensor:
+    def pooled(self, x: Tensor, lengths: Tensor, start: int) -> Tensor:
         """Blocks from `start`, final norm and pooling: (B, T) ids or (B, T, C) states to (B, C)."""
         position = pooled_position(x.shape[1], lengths, self.pooling)
         hidden = self.backbone(
@@ -220,7 +223,7 @@ class Classifier(nn.Module):
         return pool(hidden, lengths, self.pooling) if position is None else hidden.squeeze(1)
 
     def _visible_lengths(self, lengths: Tensor) -> Tensor | None:
-        return None if self.pooling in _READS_PADDING else lengths
+        return None if self.pooling in READS_PADDING else lengths
 
     def parameter_counts(self) -> tuple[int, int]:
         """Number of parameters, (total, trained)."""

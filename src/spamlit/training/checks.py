@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from spamlit.model.classifier import POOLINGS, TRAINABLES
-
-READS_PADDING = ("last", "mean")
+from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES
 
 
 def check(cfg: DictConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import zipfile
@@ -27,7 +28,8 @@ from spamlit.assets import cache_dir
 from spamlit.training.progress import track
 
 SHARD_TOKENS = 16_384
-BATCH_TOKENS = 2_048
+BATCH_TOKENS = 1_024  # the larger, the more padding; the smaller, the less there is for two cores to share
+HELD_BYTES = 128 * 2**20  # of mapped values that reading may leave in memory
 VERSION = 1
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.float16: np.float16}
 
@@ -79,6 +81,7 @@ class PrefixCache:
         self.computed = 0
         self._entries: dict[bytes, Entry] = {}
         self._resident: dict[bytes, Tensor] = {}
+        self._held = 0
 
     def fill(self, messages: Sequence[Ids], *, progress: bool = True) -> None:
         """Computes what is missing of `messages` (token ids; padded where padding counts), shard by shard.
@@ -102,6 +105,14 @@ class PrefixCache:
         if self.device is not None:
             self._resident = {digest: self._values(entry).to(self.device) for digest, entry in self._entries.items()}
 
+    def missing(self, messages: Sequence[Ids]) -> bool:
+        """Whether `fill` would have to compute anything."""
+        wanted = {_digest(ids) for ids in messages}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.folder}.lock"):
+            self._open(wanted)
+        return not wanted <= self._entries.keys()
+
     def __call__(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The values of a batch: (B, T, C), zero behind each message's end, or (B, C) where pooled.
 
@@ -121,7 +132,13 @@ class PrefixCache:
 
     def _values(self, entry: Entry) -> Tensor:
         """A message's values (L, C), or (1, C) where pooled, copied out of the map."""
-        return torch.from_numpy(np.array(entry.values[entry.start : entry.stop])).view(self.dtype)
+        copy = np.array(entry.values[entry.start : entry.stop])
+        self._held += copy.nbytes
+        if self._held > HELD_BYTES:
+            self._held = 0
+            for values in {id(e.values): e.values for e in self._entries.values()}.values():
+                release(values)
+        return torch.from_numpy(copy).view(self.dtype)
 
     def _describe(self) -> None:
         about = self.folder / "about.json"
@@ -262,4 +279,15 @@ def _read_shard(shard: Path, wanted: set[bytes]) -> dict[bytes, Entry] | None:
             if _checksum(values[entry.start : entry.stop]) != int(checksums[i]):
                 return None
             entries[digest] = entry
+    release(values)
     return entries
+
+
+def release(values: npt.NDArray[Any]) -> None:
+    """Takes a map's pages out of this process's memory; they stay in the system's cache as long as there is room.
+
+    So the resident size does not grow with the store, however large the collection is.
+    """
+    pages = getattr(values, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)

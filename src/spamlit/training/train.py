@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from spamlit.assets import sha256_file
 from spamlit.data.datamodule import SMSDataModule
 from spamlit.data.splits import SplitName, write_splits
 from spamlit.model.bundle import save_bundle
-from spamlit.model.classifier import Classifier
+from spamlit.model.classifier import READS_PADDING, Classifier
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
@@ -170,46 +171,60 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
 def make_prefix_cache(
     cfg: DictConfig, classifier: Classifier, data: SMSDataModule, splits: tuple[SplitName, ...]
 ) -> PrefixCache | None:
-    """The frozen part's output for every message of the run; None where it is to be computed live."""
-    boundary = classifier.boundary
+    """The frozen part's output for every message of the run; None where it is to be computed live.
+
+    Where only the head is trained, it is made from the store that training the last block reads, so that a sweep over
+    both computes the blocks below once.
+    """
+    boundary, n_layer = classifier.boundary, classifier.backbone.config.n_layer
     if not cfg.data.prefix_cache or not boundary:
         return None
+    messages = [ids for split in splits for ids in data.ids(split)]
+    if cfg.model.pooling in READS_PADDING:
+        messages = [[*ids, *[data.tokenizer.pad_id] * (data.max_length - len(ids))] for ids in messages]
+    if boundary <= n_layer or n_layer == 1:
+        cache = prefix_store(cfg, classifier, boundary, classifier.prefix)
+        cache.fill(messages)
+        return cache
+    below = prefix_store(cfg, classifier, n_layer - 1, partial(classifier.states, stop=n_layer - 1))
+    pooled = prefix_store(cfg, classifier, boundary, lambda t, n: classifier.pooled(below(t, n), n, start=n_layer - 1))
+    if pooled.missing(messages):
+        below.fill(messages)
+    pooled.fill(messages)
+    return pooled
+
+
+def prefix_store(cfg: DictConfig, classifier: Classifier, boundary: int, compute: Prefix) -> PrefixCache:
+    """The store of what leaves the lowest `boundary` blocks, or of the pooled vectors above all of them."""
     pooled = boundary > classifier.backbone.config.n_layer
-    padded = cfg.model.pooling in ("last", "mean")
     dtype = PREFIX_DTYPES.get(str(cfg.trainer.precision), torch.float32)
     gpu = cfg.trainer.accelerator in GPUS
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu")
-    cache = PrefixCache(
+    return PrefixCache(
         {
             "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
             "boundary": boundary,
             "pooling": cfg.model.pooling if pooled else None,
             "causal": cfg.model.causal,
         },
-        compute_as_trained(classifier, device, dtype),
+        as_trained(classifier, compute, device, dtype),
         pooled=pooled,
-        padded=padded,
+        padded=cfg.model.pooling in READS_PADDING,
         dtype=dtype,
-        device=device if device.type == "cuda" and cfg.data.prefix_on_device else None,
+        device=device if gpu and cfg.data.prefix_on_device else None,
         limit_bytes=int(cfg.data.prefix_limit_gb * 2**30),
     )
-    messages = [ids for split in splits for ids in data.ids(split)]
-    if padded:
-        pad = data.tokenizer.pad_id
-        messages = [[*ids, *[pad] * (data.max_length - len(ids))] for ids in messages]
-    cache.fill(messages)
-    return cache
 
 
-def compute_as_trained(classifier: Classifier, device: torch.device, dtype: torch.dtype) -> Prefix:
-    """`classifier.prefix` on the device and in the precision that training will have."""
+def as_trained(classifier: Classifier, compute: Prefix, device: torch.device, dtype: torch.dtype) -> Prefix:
+    """`compute` on the device and in the precision that training will have."""
     classifier.to(device)
 
-    def compute(tokens: Tensor, lengths: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return classifier.prefix(tokens.to(device), lengths.to(device))
+    def computed(tokens: Tensor, lengths: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return compute(tokens.to(device), lengths.to(device))
 
-    return compute
+    return computed
 
 
 def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
