@@ -101,3 +101,14 @@ def test_a_folder_without_a_bundle_is_refused(run: Path, tmp_path: Path) -> None
 def test_settings_that_make_no_sense_are_refused(predictor: Predictor, change: dict[str, object]) -> None:
     with pytest.raises(BundleError, match="lacks or spoils a setting"):
         Predictor(predictor.classifier, predictor.tokenizer, predictor.settings | change)
+
+
+def test_eight_bits_say_nearly_the_same(run: Path, predictor: Predictor) -> None:
+    exact, fast = predictor.classify(TEXTS), Predictor.load(run, precision="int8").classify(TEXTS)
+    assert [answer.probability for answer in fast] == pytest.approx([a.probability for a in exact], abs=0.05)
+    assert [answer.flag for answer in fast] == [answer.flag for answer in exact]
+
+
+def test_another_precision_is_refused(run: Path) -> None:
+    with pytest.raises(ValueError, match=r"precision=int4: choose one of fp32, int8"):
+        Predictor.load(run, precision="int4")
