@@ -135,8 +135,17 @@ def test_ckpt_goes_on_with_the_runs_own_settings(folder):
     assert f"hydra.run.dir={(folder / 'first').resolve()}" in argv
 
 
-def start(*overrides, cwd):
-    """The command as a process of its own, with the real vocabulary."""
+@pytest.fixture
+def start():
+    """start(*overrides, cwd=…): the command as a process with the real vocabulary; none outlives the test."""
+    started = []
+    yield lambda *overrides, cwd: started.append(_start(*overrides, cwd=cwd)) or started[-1]
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _start(*overrides, cwd):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
     options = [*SMALL, "data.source=collection", *overrides]
     return subprocess.Popen(
@@ -146,11 +155,13 @@ def start(*overrides, cwd):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a shell that started the tests in the background has Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 @pytest.mark.assets
-def test_two_processes_give_the_metrics_of_one(tmp_path):
+def test_two_processes_give_the_metrics_of_one(tmp_path, start):
     write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
     metrics = []
     for trainer in ("cpu", "ddp-cpu"):
@@ -162,7 +173,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
 
 
 @pytest.mark.assets
-def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, start):
     write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
     endless = ("trainer.max_epochs=100000", "callbacks.last.every_n_steps=1", "hydra.run.dir=run")
     process = start(*endless, cwd=tmp_path)
