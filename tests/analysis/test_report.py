@@ -68,12 +68,12 @@ def test_it_loads_nothing(run: Path) -> None:
 
 
 def test_the_curves_end_with_training(run: Path) -> None:
-    """The final figures, of the best weights, stand in TensorBoard under the same names, behind the last step."""
+    """The final figures, of the best weights, stand in TensorBoard under other names."""
     steps = json.loads((run / "run.json").read_text())["steps"]
-    curves = read_scalars(run / "tensorboard", before=steps)
+    curves = read_scalars(run / "tensorboard")
     assert len(curves["train/loss"][0]) == steps
     assert len(curves["val/loss"][0]) == len(curves["val/f1"][0]) == 3
-    assert len(read_scalars(run / "tensorboard")["val/f1"][0]) == 4
+    assert len(curves["final/val/f1"][0]) == 1
 
 
 def test_a_run_that_trained_nothing_has_a_report(tmp_path: Path) -> None:
@@ -100,3 +100,7 @@ def test_a_browser_shows_it_and_runs_none_of_the_messages(run: Path, tmp_path: P
     assert "<title>spamlit: 2026-01-01/10-00-00</title>" in shown
     assert "&lt;script&gt;document.title" in shown
     assert shown.count("</svg>") == 5
+
+
+def test_a_run_without_logger_has_a_report(tmp_path: Path) -> None:
+    assert "misclassified" in page(tiny_run(tmp_path / "run", "~logger", "data.reserve=false").folder)

@@ -137,3 +137,9 @@ def test_class_weights_and_gradient_accumulation_run(run):
 def test_early_stopping_stops(run):
     done = run("callbacks=early_stopping", "trainer.max_epochs=50", "optimizer.lr=0.5")
     assert done.trainer.current_epoch < 50
+
+
+def test_a_run_without_logger_is_whole(run):
+    done = run("~logger")
+    assert done.metrics["test/loss"] > 0
+    assert not (done.folder / "tensorboard").exists()

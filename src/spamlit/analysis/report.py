@@ -36,7 +36,7 @@ def write_report(run: Path) -> Path:
     threshold = float(read_settings(run / "classifier")["threshold"])
     predictions = pd.read_csv(run / "predictions.csv")
     record = read_json(run / "run.json")
-    scalars = read_scalars(run / "tensorboard", before=record["steps"])
+    scalars = read_scalars(run / "tensorboard")
     environment = jinja2.Environment(loader=jinja2.PackageLoader("spamlit.analysis", "."), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         name="/".join(run.absolute().parts[-2:]),
@@ -53,18 +53,15 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def read_scalars(folder: Path, before: int | None = None) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of each scalar that TensorBoard holds; of steps that a resumed run repeated, the last.
-
-    Args:
-        folder: TensorBoard's.
-        before: leaves out this step and all behind it: a run's final figures stand there under the names of the curves.
-    """
+def read_scalars(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of each scalar that TensorBoard holds; of steps that a resumed run repeated, the last."""
+    if not folder.is_dir():  # a run without logger
+        return {}
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells which file it reads
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     found = {}
     for tag in events.Tags()["scalars"]:
-        values = {e.step: e.value for e in events.Scalars(tag) if before is None or e.step < before}
+        values = {e.step: e.value for e in events.Scalars(tag)}
         found[tag] = (sorted(values), [values[step] for step in sorted(values)])
     return found
 

@@ -36,6 +36,17 @@ from spamlit.training.tensorboard import log_results
 
 GPUS = ("gpu", "cuda")
 PREFIX_DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16}
+COMPARED = (
+    "model.trainable",
+    "optimizer.lr",
+    "model.pooling",
+    "backbone.name",
+    "trainer.max_epochs",
+    "data.split",
+    "seed",
+)
+FINAL = ("val/f1", "val/accuracy", "test/f1", "test/accuracy", "reserve/fpr")
+"""What TensorBoard's table of hyperparameters shows: it has room for few columns. Their tags are not the curves'."""
 RUN_KEYS = ("prefix_cache", "prefix_on_device", "prefix_limit_gb", "reserve")
 """Keys of the group `data` that the recipe reads, not the data module."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
@@ -134,9 +145,12 @@ def make_data(cfg: DictConfig) -> SMSDataModule:
 
 def make_trainer(cfg: DictConfig) -> Trainer:
     """The Lightning trainer with the configured callbacks and logger."""
-    callbacks: list[Callback] = [hydra.utils.instantiate(callback) for callback in cfg.callbacks.values()]
+    callbacks: list[Callback] = [
+        hydra.utils.instantiate(each) for each in (OmegaConf.select(cfg, "callbacks") or {}).values()
+    ]
+    logger = OmegaConf.select(cfg, "logger")  # ~logger leaves it out
     trainer: Trainer = hydra.utils.instantiate(
-        cfg.trainer, callbacks=callbacks, logger=hydra.utils.instantiate(cfg.logger) if cfg.logger else False
+        cfg.trainer, callbacks=callbacks, logger=hydra.utils.instantiate(logger) if logger else False
     )
     return trainer
 
@@ -276,8 +290,8 @@ def log_run(cfg: DictConfig, trainer: Trainer, module: SpamModule, data: SMSData
     """The final figures and pictures to the loggers."""
     log_results(
         trainer.loggers,
-        hyperparameters=hyperparameters(cfg),
-        metrics={name: value for name, value in module.results.items() if not name.startswith("train/")},
+        hyperparameters={name: value for name, value in hyperparameters(cfg).items() if name in COMPARED},
+        metrics={f"final/{name}": module.results[name] for name in FINAL if name in module.results},
         predictions=module.predictions,
         texts={split: data.texts(split) for split in SPLITS},
         threshold=THRESHOLD,
