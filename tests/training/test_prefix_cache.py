@@ -143,6 +143,19 @@ def test_values_kept_on_the_device_are_the_same(tmp_path):
     assert torch.equal(resident(*batch_of(MESSAGES)), mapped(*batch_of(MESSAGES)))
 
 
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="values.npy"):
+        make_cache(tmp_path, make_classifier()).fill(MESSAGES, progress=False)
+    monkeypatch.undo()
+    cache = make_cache(tmp_path, make_classifier())
+    cache.fill(MESSAGES, progress=False)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_an_unknown_message_is_an_error(tmp_path):
     cache = make_cache(tmp_path, make_classifier())
     cache.fill(MESSAGES, progress=False)

@@ -47,11 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_job(cfg: DictConfig, failures: list[str]) -> float | None:
     """One job. A user error ends a single run; in a sweep it is kept for the end and the rest goes on."""
-    from spamlit.cli.summary import print_summary
-    from spamlit.training.train import train
-
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        from spamlit.cli.summary import print_summary  # seconds of imports, in which Ctrl-C counts too
+        from spamlit.training.train import train
+
         run = train(cfg)
     except KeyboardInterrupt:
         click.echo(f"interrupted; to go on: python train.py ckpt={_shown(cfg)}", err=True)
@@ -60,7 +60,8 @@ def run_job(cfg: DictConfig, failures: list[str]) -> float | None:
         kind = user_error(error)
         if kind is None or os.environ.get("SPAMLIT_DEBUG", "0") not in ("", "0"):
             raise
-        click.echo(f"error: {one_line(error)}", err=True)
+        room = f". Make room and go on: python train.py ckpt={_shown(cfg)}" if "No space left" in str(error) else ""
+        click.echo(f"error: {one_line(error)}{room}", err=True)
         if not sweep:
             sys.exit(kind.exit_code)
         failures.append(f"{HydraConfig.get().job.override_dirname or 'defaults'}: {one_line(error)}")

@@ -60,7 +60,10 @@ def save_bundle(
     if frozen is not None:
         state = {name: value for name, value in state.items() if name in trained or name.startswith("head.")}
         frozen = frozen if len(state) < len(classifier.state_dict()) else None
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, part / MODEL)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, part / MODEL)
+    except SafetensorError as error:  # how safetensors says that the disk is full
+        raise OSError(f"cannot write {part / MODEL}: {error}") from error
     if frozen is not None:
         link_or_copy(frozen, part / BACKBONE)
     config = {

@@ -171,7 +171,7 @@ class PrefixCache:
             for row in rows:
                 if values is None:
                     shape = (int(offsets[-1]), row.shape[1])
-                    values = np.lib.format.open_memmap(part / "values.npy", "w+", row.dtype, shape)
+                    values = _new_map(part / "values.npy", row.dtype, shape)
                 values[offsets[done] : offsets[done + 1]] = row
                 checksums.append(_checksum(row))
                 done += 1
@@ -223,6 +223,18 @@ def evict(root: Path, limit_bytes: int, keep: Path | None = None) -> list[Path]:
             except Timeout:
                 continue
     return removed
+
+
+def _new_map(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A writable map whose bytes are reserved: on a full disk this fails, instead of the write that would kill us."""
+    values = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+    return values
 
 
 def _digest(ids: Ids) -> bytes:
