@@ -115,6 +115,11 @@ def test_one_failed_job_does_not_lose_the_others(folder, capsys):
     assert set(written["model.trainable"]) == {"head", "last_block"}
 
 
+def test_a_sweep_of_several_processes_is_refused(folder, capsys):
+    assert run("-m", "trainer=ddp-cpu", "seed=1,2", "hydra.sweep.dir=sweep") == 1
+    assert "cannot be part of a sweep" in capsys.readouterr().err
+
+
 def test_predict_goes_through_the_bundle(folder):
     assert run("hydra.run.dir=outputs/2026-01-01/10-00-00") == 0
     done = CliRunner().invoke(

@@ -52,6 +52,11 @@ def run_job(cfg: DictConfig, failures: list[str]) -> float | None:
         from spamlit.cli.summary import print_summary  # seconds of imports, in which Ctrl-C counts too
         from spamlit.training.train import train
 
+        if sweep and cfg.trainer.devices != 1:  # Lightning starts further processes with the whole sweep's command line
+            raise ValueError(
+                f"trainer.devices={cfg.trainer.devices} cannot be part of a sweep: run its jobs one by one, or choose "
+                "a trainer of one process."
+            )
         run = train(cfg)
     except KeyboardInterrupt:
         click.echo(f"interrupted; to go on: python train.py ckpt={_shown(cfg)}", err=True)
