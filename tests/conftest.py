@@ -4,7 +4,7 @@ import os
 
 import hypothesis
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: as the command does
+os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # before torch is imported: as the command does
 
 # The machine may be busy: a slow example is no failure, and a failure comes with the blob that repeats it.
 hypothesis.settings.register_profile("spamlit", deadline=None, print_blob=True)

@@ -7,9 +7,10 @@ import os
 
 from spamlit.cli.group import LazyGroup
 
-# Before torch is imported: threads that wait for each other sleep instead of spinning. On a machine that does something
-# else besides, spinning made an epoch of small steps 8 times slower; on a quiet one it gains nothing.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch is imported: threads that wait for each other spin for about a tenth of a millisecond, then sleep. By
+# default they spin on, which made small steps 8 times slower on a machine that did something else besides; threads that
+# sleep at once made them half as slow again on a quiet one (docs/log.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 __all__ = ["COMMANDS", "main"]
 
