@@ -167,5 +167,5 @@ def plot(path: Path, results: Sequence[dict[str, Any]]) -> None:
             axis.set_xscale("log")
             axis.set_xlim(left=1 if min(values) >= 1 else min(values) / 2)
         axis.set_xlabel("times faster than the peer" if kind == "higher" else "times the limit, or the floor")
-        axis.legend(loc="lower right")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     figure.savefig(path, dpi=120)
