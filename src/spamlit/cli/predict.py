@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from spamlit.cli.imports import lasting_imports
+
 
 @click.command()
 @click.option("--run", default="latest", show_default=True, help="Run folder, bundle folder, or `latest`.")
@@ -17,7 +19,8 @@ def command(run: str, threshold: float | None, precision: str, texts: tuple[str,
 
     spamlit predict --run latest "You have been selected to receive a cash prize"
     """
-    from spamlit.inference.predictor import Predictor
+    with lasting_imports():
+        from spamlit.inference.predictor import Predictor
 
     predictor = Predictor.load(run, precision=precision)
     for text, answer in zip(texts, predictor.classify(texts, threshold=threshold), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from spamlit.cli.group import INTERRUPTED, one_line, user_error
+from spamlit.cli.imports import lasting_imports
 from spamlit.model.allocator import keep_freed_memory
 from spamlit.training.run_folder import find_run
 
@@ -49,8 +51,9 @@ def run_job(cfg: DictConfig, failures: list[str]) -> float | None:
     """One job. A user error ends a single run; in a sweep it is kept for the end and the rest goes on."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        from spamlit.cli.summary import print_summary  # seconds of imports, in which Ctrl-C counts too
-        from spamlit.training.train import train
+        with lasting_imports() if "lightning" not in sys.modules else nullcontext():  # not after a sweep's first job
+            from spamlit.cli.summary import print_summary  # seconds of imports, in which Ctrl-C counts too
+            from spamlit.training.train import train
 
         if sweep and cfg.trainer.devices != 1:  # Lightning starts further processes with the whole sweep's command line
             raise ValueError(

@@ -11,11 +11,12 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` every so many seconds or optimizer steps, and after each epoch.
+    """Writes `last.ckpt` every so many seconds or optimizer steps, and at the end.
 
     Args:
         dirpath: the folder of `last.ckpt`.
-        every_seconds: how much work a stop may cost; a save of optimizer and weights is 40 MB and more.
+        every_seconds: how much work a stop may cost; a save of optimizer and weights is 40 MB and more, a third of a
+            second, which a cached epoch of a few seconds would feel.
         every_n_steps: besides, after each multiple of so many optimizer steps; None: by time alone.
 
     Lightning's ModelCheckpoint saves either by steps or by epochs, and its `last` only beside a better one; what
@@ -39,16 +40,19 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         step = trainer.global_step
         due = self.every_n_steps is not None and step % self.every_n_steps == 0
-        late = trainer.strategy.broadcast(time.monotonic() - self._saved_at > self.every_seconds)
-        if (due or late) and step != self._saved_step:
+        if step != self._saved_step and (due or self._late(trainer)):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs or self._late(trainer):
+            self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step != self._saved_step:
             self._save(trainer)
+
+    def _late(self, trainer: Trainer) -> bool:
+        return trainer.strategy.broadcast(time.monotonic() - self._saved_at > self.every_seconds)
 
     def _save(self, trainer: Trainer) -> None:
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
