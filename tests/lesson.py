@@ -68,15 +68,28 @@ def _lessons_name(name: str) -> str:
     return ".".join([NAMES.get(module, module) for module in modules] + [kind])
 
 
-def new_head(model: nn.Module) -> None:
-    """Freeze the model, replace its head and free the last block and the norm, in the lesson's words."""
+def new_head(model: nn.Module, trained: str = "last_block", rank: int = 0, alpha: int = 0) -> None:
+    """Freeze the model, replace its head and free what is trained, in the words of the lesson and its ablation script.
+
+    With LoRA the script freezes before it makes the head: the head is trained, and wrapped like every other Linear.
+    """
     for parameter in model.parameters():
         parameter.requires_grad = False
     torch.manual_seed(SEED)
     model.out_head = nn.Linear(in_features=model.tok_emb.embedding_dim, out_features=2)
-    for module in (model.trf_blocks[-1], model.final_norm):
+    blocks = list(model.trf_blocks)
+    freed = {
+        "head": [],
+        "last_block": [blocks[-1], model.final_norm],
+        "last_two_blocks": [*blocks[-2:], model.final_norm],
+        "all": [model],
+        "lora": [],
+    }
+    for module in freed[trained]:
         for parameter in module.parameters():
             parameter.requires_grad = True
+    if trained == "lora":
+        pytest.importorskip("llms_from_scratch.appendix_e").replace_linear_with_lora(model, rank, alpha)
 
 
 def loaders(collection: Path, folder: Path, tokenizer: Tokenizer) -> dict[str, DataLoader[Any]]:

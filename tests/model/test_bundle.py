@@ -16,10 +16,11 @@ from spamlit.model.bundle import BundleError, load_bundle, read_settings, save_b
 from spamlit.model.classifier import Classifier
 from spamlit.model.formats import parameter_shapes
 from spamlit.model.gpt import GPT
+from spamlit.model.lora import LoRALinear, merged
 from spamlit.model.weights import _write
 
 SETTINGS = {"labels": ["ham", "spam"], "threshold": 0.25, "temperature": 1.0, "max_length": 12, "note": "ü"}
-CHOICES = [("none", None), ("head", None), ("last_block", None), ("last_k", 2), ("all", None)]
+CHOICES = [("none", None), ("head", None), ("last_block", None), ("last_k", 2), ("all", None), ("lora", 2)]
 
 
 @pytest.fixture
@@ -60,13 +61,26 @@ def test_a_classifier_comes_back(
     folder = saved(tmp_path / "bundle", model, frozen if linked else None)
     loaded, settings = load_bundle(folder)
     tokens, lengths = random_batch(gpt2_like, [12, 5, 1])
-    assert torch.equal(loaded(tokens, lengths), model(tokens, lengths))
+    with merged(model):  # which is what comes back of LoRA; elsewhere nothing
+        assert torch.equal(loaded(tokens, lengths), model(tokens, lengths))
+    assert not any(isinstance(module, LoRALinear) for module in loaded.modules())
     assert {key: settings[key] for key in SETTINGS} == SETTINGS
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     stored = load_file(folder / "model.safetensors").keys()
     trained = model.trained_state().keys() | {"head.weight", "head.bias"}
     assert stored == (trained if linked else model.state_dict().keys())
+
+
+def test_a_bundle_from_before_lora_loads(tmp_path, classifier, random_batch, gpt2_like):
+    model = classifier()
+    folder = saved(tmp_path / "bundle", model)
+    config = json.loads((folder / "config.json").read_text())
+    del config["lora"]
+    config["sha256"] = bundle._digest(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    batch = random_batch(gpt2_like, [12, 5])
+    assert torch.equal(load_bundle(folder)[0](*batch), model(*batch))
 
 
 @pytest.mark.parametrize("options", [{"pooling": "mean"}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}])

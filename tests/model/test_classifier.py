@@ -59,7 +59,8 @@ def test_unknown_choices_list_the_valid_ones(config, random_gpt):
         ("head", 1, "model.last_k=1"),
         ("last_k", 0, r"choose 1\.\.3"),
         ("last_k", 4, r"choose 1\.\.3"),
-        ("lora", None, "not available"),
+        ("lora", 0, r"choose 1\.\.3"),
+        ("lora", 4, r"choose 1\.\.3"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(config, random_gpt, trainable, last_k, message):

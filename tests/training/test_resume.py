@@ -54,6 +54,29 @@ def test_interrupted_anywhere_ends_in_the_same_weights(config, undisturbed, monk
         assert resumed.metrics == undisturbed.metrics
 
 
+def test_lora_goes_on_with_its_own_matrices(config, run, monkeypatch):
+    import spamlit.training.train as recipe
+
+    choices = (*CHOICES, "model.trainable=lora", "callbacks.last.every_n_steps=3")
+    whole = run(*choices, folder="whole")
+    made = recipe.make_trainer
+
+    def stopping(cfg):
+        trainer = made(cfg)
+        trainer.callbacks.append(Stop(7))
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "make_trainer", stopping)
+        with pytest.raises(RuntimeError, match="pulled"):
+            run(*choices, folder="stopped")
+    cfg = config(*choices, folder="stopped")
+    cfg.ckpt = str(cfg.run_dir)
+    resumed = train(cfg)
+    for name, value in whole.module.classifier.trained_state().items():
+        assert torch.equal(resumed.module.classifier.trained_state()[name], value), name
+
+
 def test_going_on_after_the_end_changes_nothing(config, undisturbed):
     cfg = config(*CHOICES, folder="undisturbed")
     cfg.ckpt = str(cfg.run_dir)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import TRAINABLES
 from spamlit.training.metrics import METRICS
 
@@ -60,7 +61,7 @@ def test_checkpoints_hold_what_is_trained_and_no_pickle(run):
     assert checkpoint["state_dict"].keys() == {f"classifier.{name}" for name in weights(done)}
 
 
-@pytest.mark.parametrize("trainable", [name for name in TRAINABLES if name != "lora"])
+@pytest.mark.parametrize("trainable", TRAINABLES)
 def test_every_choice_of_what_is_trained_runs(run, trainable):
     more = ["model.last_k=3"] if trainable == "last_k" else []
     done = run(f"model.trainable={trainable}", *more)
@@ -92,6 +93,29 @@ def test_cached_prefix_changes_nothing(run, trainable, pooling):
     assert same(cached.metrics, live.metrics, but=TIES.get(pooling))
     for name, value in weights_with_gradients(live).items():
         torch.testing.assert_close(weights_with_gradients(cached)[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("choice", ["model.lora.targets=[value,down]", "model.lora.scaling=alpha"])
+def test_cached_prefix_changes_nothing_below_lora(run, choice):
+    choices = ["model.trainable=lora", "model.last_k=2", "model.lora.rank=2", choice]
+    cached, live = run(*choices, folder="a"), run(*choices, "data.prefix_cache=false", folder="b")
+    assert cached.module.prefix.computed
+    assert same(cached.metrics, live.metrics)
+
+
+def test_a_lora_run_is_tested_and_bundled_alike(run):
+    """Both merged; the checkpoint, like the bundle's file, holds the matrices and the head alone."""
+    done = run("model.trainable=lora", "trainer.max_epochs=4", "optimizer.lr=1e-2")
+    table = pd.read_csv(done.folder / "predictions.csv").query("split == 'test'")
+    answers = Predictor.load(done.folder).classify(pd.read_csv(done.folder / "test.csv")["text"].tolist())
+    assert [answer.probability for answer in answers] == pytest.approx(table["probability"].tolist(), abs=1e-6)
+    names = weights(done).keys()
+    assert all(name.startswith("head.") or ".lora_" in name for name in names)
+    checkpoint = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"].keys() == {f"classifier.{name}" for name in names}
+    record = json.loads((done.folder / "run.json").read_text())
+    assert record["backbone"]["trained"] == sum(value.numel() for value in weights(done).values())
+    assert record["hyperparameters"]["model.lora.rank"] == 8
 
 
 def test_cached_prefix_is_kept_in_the_runs_precision(run):

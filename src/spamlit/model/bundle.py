@@ -1,9 +1,9 @@
 """The bundle: a folder that holds a classifier, without pickle.
 
-`model.safetensors` has what was trained; `backbone.safetensors`, where part of the backbone stayed frozen, is a hard
-link to the cache's prepared weights (a copy on another file system), so that a run costs little disk and the folder is
-still whole: copied elsewhere it needs neither cache nor network. `config.json` says how to build the model, how to
-decide, and the SHA-256 of every file beside it and of itself.
+`model.safetensors` has what was trained (LoRA's matrices and the head alone, say); `backbone.safetensors`, where part
+of the backbone stayed frozen, is a hard link to the cache's prepared weights (a copy on another file system), so that a
+run costs little disk and the folder is still whole: copied elsewhere it needs neither cache nor network. `config.json`
+says how to build the model, how to decide, and the SHA-256 of every file beside it and of itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from spamlit.assets import sha256_file
 from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import GPT, GPTConfig
+from spamlit.model.lora import LoRA, merge_state
 
 FORMAT = 1
 MODEL, BACKBONE, CONFIG = "model.safetensors", "backbone.safetensors", "config.json"
@@ -74,6 +75,7 @@ def save_bundle(
         "head_bias": classifier.head.bias is not None,
         "n_classes": classifier.head.out_features,
         "backbone": asdict(classifier.backbone.config),
+        "lora": None if classifier.lora is None else asdict(classifier.lora),
         "files": {file.name: sha256_file(file) for file in sorted(part.iterdir())},
     }
     config["sha256"] = _digest(config)
@@ -97,7 +99,7 @@ def _replace(part: Path, folder: Path) -> None:
 
 
 def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier, in eval mode with mapped weights, and its settings.
+    """The classifier, in eval mode with mapped weights, and its settings; LoRA is merged into the weights it adapts.
 
     Raises:
         BundleError: a file is missing, damaged or of another format.
@@ -166,7 +168,7 @@ def _build(config: dict[str, Any]) -> Classifier:
 
 
 def _read_state(folder: Path, config: dict[str, Any], names: set[str]) -> dict[str, Tensor]:
-    """All tensors of a classifier: the trained ones over the frozen ones."""
+    """All tensors of a classifier: the trained ones over the frozen ones, LoRA's merged into them."""
     state: dict[str, Tensor] = {}
     if BACKBONE in config["files"]:
         with safe_open(folder / BACKBONE, "pt") as file:
@@ -175,6 +177,8 @@ def _read_state(folder: Path, config: dict[str, Any], names: set[str]) -> dict[s
     with safe_open(folder / MODEL, "pt") as file:
         trained = set(file.keys())
         state |= {name: file.get_tensor(name) for name in trained}
+    if config.get("lora"):  # bundles from before LoRA do not say
+        state = merge_state(state, LoRA(**config["lora"]).scale)
     if names ^ state.keys():
         raise ValueError(f"tensors missing or unexpected: {', '.join(sorted(names ^ state.keys())[:5])}")
     return {name: value.to(torch.float32) for name, value in state.items()}

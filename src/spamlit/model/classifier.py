@@ -7,8 +7,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from spamlit.model import lora
 from spamlit.model.attention import pick
 from spamlit.model.gpt import GPT
+from spamlit.model.lora import LoRA
 
 Pooling = Literal["last_nonpad", "mean_nonpad", "first", "last", "mean"]
 Trainable = Literal["none", "head", "last_block", "last_two_blocks", "last_k", "all", "lora"]
@@ -38,6 +40,28 @@ def pooled_position(n_tokens: int, lengths: Tensor, pooling: str) -> Tensor | No
     if pooling == "last":
         return torch.full_like(lengths, n_tokens - 1)
     return None
+
+
+def trained_blocks(trainable: str, last_k: int | None, n_layer: int) -> int:
+    """How many blocks, counted from the top, a choice of `TRAINABLES` trains or adapts.
+
+    Raises:
+        ValueError: `last_k` is missing, without use, or not one of 1..n_layer.
+
+    >>> trained_blocks("last_two_blocks", None, 12), trained_blocks("last_k", 5, 12), trained_blocks("lora", None, 12)
+    (2, 5, 12)
+    """
+    fixed = {"none": 0, "head": 0, "last_block": 1, "last_two_blocks": 2, "all": n_layer, "lora": n_layer}
+    if last_k is None and trainable == "last_k":
+        raise ValueError(f"model.trainable=last_k needs the number of blocks, model.last_k=None: choose 1..{n_layer}")
+    if last_k is not None and trainable not in ("last_k", "lora"):
+        raise ValueError(f"model.last_k={last_k} goes with model.trainable=last_k or lora, not {trainable}")
+    count = fixed[trainable] if last_k is None else last_k
+    if count > n_layer or (last_k is not None and last_k < 1):
+        raise ValueError(
+            f"model.trainable={trainable}: cannot train the last {count} blocks of {n_layer}; choose 1..{n_layer}"
+        )
+    return count
 
 
 def pool(hidden: Tensor, lengths: Tensor, pooling: str) -> Tensor:
@@ -79,8 +103,11 @@ class Classifier(nn.Module):
         head_bias: Whether the head has a bias.
         n_classes: Number of logits.
         dropout: In the trained blocks (and the embeddings, if trained), in train mode.
-        head_seed: The head is ``nn.Linear``'s default initialisation under this seed (the lesson's 123); the global
-            RNG state stays as it was.
+        head_seed: The head is ``nn.Linear``'s default initialisation under this seed (the lesson's 123); LoRA's
+            matrices are drawn from the numbers that follow. The global RNG state stays as it was.
+
+    Attributes:
+        lora: The values of LoRA where that is what is trained, else None.
 
     Raises:
         ValueError: Unknown pooling, or dropout outside [0, 1).
@@ -103,45 +130,55 @@ class Classifier(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(head_seed)
             self.head = nn.Linear(backbone.config.n_embd, n_classes, bias=head_bias)
+        self.head_seed = head_seed
+        self.lora: LoRA | None = None
         self.set_trainable("none")
 
-    def set_trainable(self, trainable: str, last_k: int | None = None) -> None:
+    def set_trainable(self, trainable: str, last_k: int | None = None, adapters: LoRA | None = None) -> None:
         """Choose which parameters are trained; those get memory of their own, the others stay mapped.
 
         Args:
             trainable: ``none``; ``head`` alone; ``last_block``, ``last_two_blocks`` or ``last_k`` blocks with the final
-                norm and the head; ``all``, embeddings included; ``lora``.
-            last_k: Number of blocks for ``last_k``.
+                norm and the head; ``all``, embeddings included; ``lora``: the matrices of LoRA, new ones, and the head.
+            last_k: Number of blocks for ``last_k``; with ``lora`` those that get LoRA (None: all).
+            adapters: The values of LoRA; None: its defaults.
 
         Raises:
-            ValueError: Unknown choice, or `last_k` missing, out of range or without use.
+            ValueError: Unknown choice, `last_k` missing, out of range or without use, or LoRA without a layer.
         """
         _check("model.trainable", trainable, TRAINABLES)
-        if trainable == "lora":
-            raise ValueError("model.trainable=lora is not available yet; choose last_block, last_k or all")
+        n_blocks = trained_blocks(trainable, last_k, self.backbone.config.n_layer)
+        lora.remove(self)
+        self.lora = (adapters or LoRA()) if trainable == "lora" else None
+        if self.lora is not None:
+            self._add_lora(self.lora, n_blocks)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(False)
-            if self._is_trained(name, trainable, self._trained_blocks(trainable, last_k)):
+            if self._is_trained(name, trainable, n_blocks):
                 parameter.data = parameter.data.clone()  # out of the read-only map of the weight file
                 parameter.requires_grad_(True)
         self._boundary = self._find_boundary()  # asked for in every step
         self.backbone.set_dropout(self.dropout, self.boundary)
 
-    def _trained_blocks(self, trainable: str, last_k: int | None) -> int:
+    def _add_lora(self, adapters: LoRA, n_blocks: int) -> None:
+        """Add LoRA to the last blocks, lowest first, then to the head if that is a target.
+
+        The lesson's script draws the A's in this order too, and the head before them: with ``init="rank"`` and its seed
+        they are the ones of its run.
+        """
+        adapters.check_fits(self.backbone.config)
+        generator = torch.Generator().manual_seed(self.head_seed)
+        for parameter in self.head.parameters():
+            torch.empty(parameter.shape).uniform_(generator=generator)
         n_layer = self.backbone.config.n_layer
-        if (trainable == "last_k") != (last_k is not None):
-            raise ValueError(f"model.last_k={last_k} goes with model.trainable=last_k, not {trainable}")
-        fixed = {"none": 0, "head": 0, "last_block": 1, "last_two_blocks": 2, "all": n_layer}
-        count = fixed[trainable] if last_k is None else last_k
-        if count > n_layer or (last_k is not None and last_k < 1):
-            raise ValueError(
-                f"model.trainable={trainable}: cannot train the last {count} blocks of {n_layer}; choose 1..{n_layer}"
-            )
-        return count
+        within = [f"backbone.blocks.{n}." for n in range(n_layer - n_blocks, n_layer)]
+        lora.add(self, adapters, generator, [*within, "head"])
 
     def _is_trained(self, name: str, trainable: str, n_blocks: int) -> bool:
         if trainable == "all" or name.startswith("head."):
             return trainable != "none"
+        if trainable == "lora":
+            return name.endswith(lora.MATRICES)
         if name.startswith("backbone.blocks."):
             return int(name.split(".")[2]) >= self.backbone.config.n_layer - n_blocks
         return name.startswith("backbone.norm.") and n_blocks > 0

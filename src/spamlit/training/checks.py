@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES
+from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES, trained_blocks
+from spamlit.model.config import CONFIGS
+from spamlit.model.lora import LoRA
 
 
 def check(cfg: DictConfig) -> None:
@@ -17,7 +21,10 @@ def check(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ValueError(f"{missing[0]} is not set: give it on the command line, {missing[0]}=…")
+    _choice("backbone.name", cfg.backbone.name, tuple(CONFIGS))
     _choice("model.trainable", cfg.model.trainable, TRAINABLES)
+    backbone = CONFIGS[cfg.backbone.name].cut(cfg.backbone.n_layer)
+    trained_blocks(cfg.model.trainable, cfg.model.last_k, backbone.n_layer)
     _choice("model.pooling", cfg.model.pooling, POOLINGS)
     _choice("evaluate", cfg.evaluate, ("best", "last"))
     _choice("backbone.weights", cfg.backbone.weights, ("pretrained", "random"))
@@ -29,7 +36,29 @@ def check(cfg: DictConfig) -> None:
     _positive("optimizer.lr", cfg.optimizer.lr)
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
+    _check_lora(cfg)
     _check_trainer(cfg.trainer)
+
+
+def lora_settings(cfg: DictConfig) -> LoRA:
+    """The group `model.lora`.
+
+    Raises:
+        ValueError: a value that LoRA does not take.
+    """
+    return LoRA(**{str(key): value for key, value in cfg.model.lora.items()})
+
+
+def _check_lora(cfg: DictConfig) -> None:
+    lora, default = lora_settings(cfg), LoRA()
+    if cfg.model.trainable == "lora":
+        lora.check_fits(CONFIGS[cfg.backbone.name])
+    elif lora != default:
+        changed = next(key for key in asdict(default) if getattr(lora, key) != getattr(default, key))
+        raise ValueError(
+            f"model.lora.{changed}={getattr(lora, changed)} has no effect with model.trainable={cfg.model.trainable}: "
+            "choose model.trainable=lora, or leave it out."
+        )
 
 
 def _check_trainer(trainer: DictConfig) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from spamlit.data.splits import SplitName, write_splits
 from spamlit.model.bundle import save_bundle
 from spamlit.model.classifier import READS_PADDING, Classifier
 from spamlit.model.gpt import CONFIGS, GPT
+from spamlit.model.lora import merged
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
 from spamlit.training.checkpoint import AtomicCheckpointIO
-from spamlit.training.checks import check
+from spamlit.training.checks import check, lora_settings
 from spamlit.training.metrics import THRESHOLD
 from spamlit.training.module import Predictions, Prefix, SpamModule
 from spamlit.training.prefix_cache import PrefixCache
@@ -106,7 +107,8 @@ def train(cfg: DictConfig) -> Run:
         fit(trainer, module, data, cfg)
     with timing("test"):
         load_evaluated(module, cfg)
-        trainer.test(module, [data.eval_dataloader(split) for split in splits], verbose=False)
+        with merged(classifier):
+            trainer.test(module, [data.eval_dataloader(split) for split in splits], verbose=False)
     metrics = module.results
     if trainer.is_global_zero:
         with timing("write"):
@@ -177,7 +179,8 @@ def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
         dropout=cfg.model.dropout,
         head_seed=cfg.seed,
     )
-    classifier.set_trainable(cfg.model.trainable, cfg.model.last_k)
+    adapters = lora_settings(cfg) if cfg.model.trainable == "lora" else None
+    classifier.set_trainable(cfg.model.trainable, cfg.model.last_k, adapters)
     return classifier
 
 
@@ -312,6 +315,10 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         for key, value in cfg[group].items():
             if isinstance(value, str | int | float | bool) and not str(key).startswith("_"):
                 chosen[f"{group}.{key}"] = value
+    if cfg.model.trainable == "lora":
+        lora = lora_settings(cfg)
+        chosen |= {f"model.lora.{key}": value for key, value in asdict(lora).items()}
+        chosen["model.lora.targets"] = ",".join(lora.targets)
     return chosen | {
         "trainer.max_epochs": cfg.trainer.max_epochs,
         "trainer.precision": cfg.trainer.precision,
