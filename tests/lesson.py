@@ -6,7 +6,7 @@ block, `train_classifier_simple`. Nothing of it is written again here but the co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spamlit.data.tokenizer import Tokenizer
-from spamlit.model.gpt import GPT
+from spamlit.model.gpt import GPT, GPTConfig
 
 SEED, BATCH_SIZE = 123, 8
 
@@ -29,12 +29,18 @@ def chapter(number: int) -> Any:
     return pytest.importorskip(f"llms_from_scratch.ch{number:02}", reason=reason, exc_type=ImportError)
 
 
+def new_model(config: GPTConfig) -> nn.Module:
+    """The lesson's GPTModel with its own random weights."""
+    shape = {"vocab_size": config.vocab_size, "context_length": config.context, "emb_dim": config.n_embd}
+    settings = {"n_heads": config.n_head, "n_layers": config.n_layer, "drop_rate": 0.0, "qkv_bias": True}
+    torch.manual_seed(SEED)
+    model: nn.Module = chapter(4).GPTModel(shape | settings)
+    return model
+
+
 def model_with_weights_of(backbone: GPT) -> nn.Module:
     """The lesson's GPTModel with our weights, every parameter of both accounted for; the head still tied."""
-    c = backbone.config
-    shape = {"vocab_size": c.vocab_size, "context_length": c.context, "emb_dim": c.n_embd}
-    settings = {"n_heads": c.n_head, "n_layers": c.n_layer, "drop_rate": 0.0, "qkv_bias": True}
-    model: nn.Module = chapter(4).GPTModel(shape | settings)
+    model = new_model(backbone.config)
     own = backbone.state_dict()
     state = {_lessons_name(name): value.clone() for name, value in own.items()}
     state["out_head.weight"] = own["token_embedding.weight"].clone()
@@ -92,8 +98,20 @@ def new_head(model: nn.Module, trained: str = "last_block", rank: int = 0, alpha
         pytest.importorskip("llms_from_scratch.appendix_e").replace_linear_with_lora(model, rank, alpha)
 
 
-def loaders(collection: Path, folder: Path, tokenizer: Tokenizer) -> dict[str, DataLoader[Any]]:
-    """The lesson's loaders of training, validation and test: its splits, written as CSV and read again."""
+def without_causal_mask(model: nn.Module) -> None:
+    """Row 17: its masked_fill then masks nothing."""
+    for name, buffer in model.named_buffers():
+        if name.endswith(".mask"):
+            buffer.zero_()
+
+
+def loaders(
+    collection: Path, folder: Path, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE, padded: bool = True
+) -> dict[str, DataLoader[Any]]:
+    """The lesson's loaders of training, validation and test: its splits, written as CSV and read again.
+
+    Not `padded` are the ablation script's, of batch size 1.
+    """
     ch06 = chapter(6)
     table = pd.read_csv(collection, sep="\t", header=None, names=["Label", "Text"])
     balanced = ch06.create_balanced_dataset(table)
@@ -103,26 +121,58 @@ def loaders(collection: Path, folder: Path, tokenizer: Tokenizer) -> dict[str, D
         frame.to_csv(folder / f"{name}.csv", index=False)
         longest = datasets["train"].max_length if datasets else None
         datasets[name] = ch06.SpamDataset(folder / f"{name}.csv", tokenizer, longest, pad_token_id=tokenizer.pad_id)
+        if not padded:
+            datasets[name].encoded_texts = [tokenizer.encode(text) for text in datasets[name].data["Text"]]
     return {
-        name: DataLoader(dataset, BATCH_SIZE, shuffle=name == "train", drop_last=name == "train")
+        name: DataLoader(dataset, batch_size, shuffle=name == "train", drop_last=name == "train")
         for name, dataset in datasets.items()
     }
 
 
+Read = Callable[[Tensor, Tensor], Tensor]
+"""(logits of all positions (B, T, 2), ids (B, T)) -> the logits that count, (B, 2)."""
+
+
 def training_losses(
-    model: nn.Module, loaders: dict[str, DataLoader[Any]], epochs: int = 1, steps: int | None = None
+    model: nn.Module,
+    loaders: dict[str, DataLoader[Any]],
+    epochs: int = 1,
+    steps: int | None = None,
+    read: Read | None = None,
+    accumulate: int = 1,
 ) -> list[float]:
     """The loss of each step of the lesson's training, stopped after `steps` of them.
 
-    Behind step 0 it looks at the losses of five batches of each loader; a run of few steps makes that one.
+    `read` chooses the logits as the ablation script does (the lesson itself: at position -1), and as there a step may
+    accumulate the gradients of several batches; `steps` and losses are then of batches. Behind step 0 it looks at the
+    losses of five batches of each loader; a run of few steps makes that one.
     """
     torch.manual_seed(SEED)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.1)
-    with recorded(steps) as losses:
+    optimizer = _Accumulating(model.parameters(), lr=5e-5, weight_decay=0.1)
+    optimizer.batches = accumulate
+    with recorded(steps, read) as losses:
         chapter(6).train_classifier_simple(
             model, loaders["train"], loaders["val"], optimizer, torch.device("cpu"), epochs, 50, 1 if steps else 5
         )
     return losses
+
+
+class _Accumulating(torch.optim.AdamW):
+    """Steps at each so many calls only, with the mean of their gradients, which the loop of the lesson cannot do."""
+
+    batches, seen = 1, 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        if self.seen % self.batches == 0:
+            super().zero_grad(set_to_none)
+
+    def step(self, closure: None = None) -> None:
+        self.seen += 1
+        if self.seen % self.batches == 0:
+            for parameter in self.param_groups[0]["params"]:
+                if parameter.grad is not None:
+                    parameter.grad /= self.batches
+            super().step()
 
 
 class _EnoughError(Exception):
@@ -130,7 +180,7 @@ class _EnoughError(Exception):
 
 
 @contextmanager
-def recorded(steps: int | None) -> Iterator[list[float]]:
+def recorded(steps: int | None, read: Read | None = None) -> Iterator[list[float]]:
     """The losses that the lesson computes in training mode; ends the block after `steps` of them."""
     ch06, losses = chapter(6), []
     original = ch06.calc_loss_batch
@@ -138,7 +188,10 @@ def recorded(steps: int | None) -> Iterator[list[float]]:
     def recording(inputs: Tensor, targets: Tensor, model: nn.Module, device: torch.device) -> Tensor:
         if model.training and len(losses) == steps:
             raise _EnoughError
-        loss: Tensor = original(inputs, targets, model, device)
+        if read is None:
+            loss: Tensor = original(inputs, targets, model, device)
+        else:
+            loss = torch.nn.functional.cross_entropy(read(model(inputs), inputs), targets)
         if model.training:
             losses.append(loss.item())
         return loss

@@ -37,7 +37,7 @@ def test_composes_and_instantiates(path, tmp_path):
     make_data(cfg)
     trainer = make_trainer(cfg)
     assert trainer.max_epochs or trainer.max_steps > 0
-    assert hydra.utils.instantiate(cfg.optimizer).func.__name__ == "AdamW"
+    assert hydra.utils.instantiate(cfg.optimizer).func.__name__ == "adamw"
     assert callable(hydra.utils.instantiate(cfg.scheduler))
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests import layouts
 from torch import Tensor, nn
 
-from spamlit.model.formats import GPT2_BLOCK, GPT2_TOP, LLAMA_BLOCK, LLAMA_TOP
+from spamlit.model.formats import LLAMA_BLOCK, LLAMA_TOP
 from spamlit.model.gpt import GPT, GPTConfig
 
 GPT2_LIKE = GPTConfig("gpt2-like", vocab_size=97, context=48, n_layer=3, n_head=4, n_kv_head=4, n_embd=32, n_inner=128)
@@ -59,7 +60,7 @@ def random_batch() -> Callable[..., tuple[Tensor, Tensor]]:
 
 @pytest.fixture
 def gpt2_layout() -> Callable[[GPT], dict[str, Tensor]]:
-    return _gpt2_layout
+    return layouts.gpt2_layout
 
 
 @pytest.fixture
@@ -106,21 +107,6 @@ HF_LLAMA = {
 }
 
 
-def _gpt2_layout(model: GPT) -> dict[str, Tensor]:
-    """State in the hub's GPT-2 names: joined query/key/value, transposed weights."""
-    own, state = model.state_dict(), {}
-    modules = dict(GPT2_TOP)
-    for n in range(model.config.n_layer):
-        modules |= {f"h.{n}.{s}": tuple(f"blocks.{n}.{t}" for t in targets) for s, targets in GPT2_BLOCK.items()}
-    for source, targets in modules.items():
-        for kind in ("weight", "bias"):
-            if f"{targets[0]}.{kind}" in own:
-                joined = torch.cat([own[f"{target}.{kind}"] for target in targets])
-                transposed = joined.ndim == 2 and source.startswith("h.")
-                state[f"{source}.{kind}"] = (joined.t() if transposed else joined).contiguous()
-    return state
-
-
 def _llama_layout(model: GPT) -> dict[str, Tensor]:
     """State in `transformers`' Llama names."""
     own, state = model.state_dict(), {}
@@ -143,7 +129,7 @@ def _peer(model: GPT) -> nn.Module:
                 vocab_size=c.vocab_size, n_positions=c.context, n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head
             )
         )
-        state = {f"transformer.{name}": value for name, value in _gpt2_layout(model).items()}
+        state = {f"transformer.{name}": value for name, value in layouts.gpt2_layout(model).items()}
         state["lm_head.weight"] = state["transformer.wte.weight"]
     else:
         other = LlamaForCausalLM(

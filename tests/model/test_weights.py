@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests import lesson
 
 from spamlit.assets import ASSETS, Asset, AssetError
 from spamlit.model import weights
@@ -194,12 +195,29 @@ def test_random_weights_by_name():
     assert len(load_backbone("tiny", weights="random", n_layer=1).blocks) == 1
 
 
+def test_random_weights_of_torch_are_the_lessons_own(monkeypatch, gpt2_like):
+    monkeypatch.setitem(CONFIGS, "small", gpt2_like)
+    before = torch.get_rng_state()
+    ours = load_backbone("small", weights="random_torch", seed=lesson.SEED)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng():
+        theirs = lesson.new_model(gpt2_like).state_dict()
+        converted = lesson.model_with_weights_of(ours).state_dict()
+    del theirs["out_head.weight"]  # which the classifier's head replaces
+    assert all(torch.equal(converted[name], value) for name, value in theirs.items())
+
+
+def test_weights_of_other_kinds_and_seeds_have_other_names():
+    names = {weights_sha256("tiny", weights=kind, seed=seed) for kind in ("random", "random_torch") for seed in (1, 2)}
+    assert len(names) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "gpt3"}, "backbone=gpt3: choose one of gpt2, "),
         ({"name": "tiny"}, r"tiny has no pretrained weights: use backbone\.weights=random"),
-        ({"name": "tiny", "weights": "zero"}, r"backbone\.weights=zero: choose pretrained or random"),
+        ({"name": "tiny", "weights": "zero"}, r"backbone\.weights=zero: choose one of pretrained, random"),
         ({"name": "tiny", "weights": "random", "n_layer": 5}, r"n_layer=5: tiny can be cut to 1\.\.4"),
     ],
 )

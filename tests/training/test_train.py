@@ -164,6 +164,14 @@ def test_class_weights_and_gradient_accumulation_run(run):
     assert run("data.balance=class_weights", "trainer.accumulate_grad_batches=2").trainer.global_step > 0
 
 
+def test_a_label_that_the_loss_ignores_is_not_learned(run):
+    more = ["model.trainable=all", "trainer.max_epochs=6"]
+    plain, nothing = run(*more, folder="a"), run(*more, "model.ignore_index=50256", folder="b")
+    assert nothing.metrics == plain.metrics
+    ham_only = run(*more, "model.ignore_index=1", "evaluate=last", folder="c")
+    assert ham_only.metrics["test/recall"] == 0 < plain.metrics["test/recall"]
+
+
 def test_early_stopping_stops(run):
     done = run("callbacks=early_stopping", "trainer.max_epochs=50", "optimizer.lr=0.5")
     assert done.trainer.current_epoch < 50

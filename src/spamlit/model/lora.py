@@ -111,8 +111,8 @@ class LoRALinear(nn.Linear):
         weight = merged_weight(self.weight.detach(), self.lora_a.detach(), self.lora_b.detach(), self.scale)
         return self.plain(nn.Parameter(weight, requires_grad=False))
 
-    def plain(self, weight: nn.Parameter) -> nn.Linear:
-        """An ordinary layer with this weight and the bias that is here."""
+    def plain(self, weight: Tensor) -> nn.Linear:
+        """An ordinary layer with this weight, a parameter, and the bias that is here."""
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
         layer.weight, layer.bias = weight, self.bias
         return layer.train(self.training)
@@ -165,15 +165,15 @@ def merge_state(state: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
     Raises:
         KeyError: A matrix without its partner or without its weight.
     """
-    merged = {name: value for name, value in state.items() if not name.endswith(MATRICES)}
-    for name in state.keys() - merged.keys():
+    whole = {name: value for name, value in state.items() if not name.endswith(MATRICES)}
+    for name in state.keys() - whole.keys():
         layer = name.rpartition(".")[0]
         if name.endswith(".lora_a"):
             weight, a, b = (state[f"{layer}.{kind}"] for kind in ("weight", "lora_a", "lora_b"))
-            merged[f"{layer}.weight"] = merged_weight(weight, a, b, scale)
+            whole[f"{layer}.weight"] = merged_weight(weight, a, b, scale)
         elif f"{layer}.lora_a" not in state:
             raise KeyError(f"{layer}.lora_a")
-    return merged
+    return whole
 
 
 def _layers(model: nn.Module) -> list[tuple[str, LoRALinear]]:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from spamlit.assets import ASSETS, Asset, AssetError, FileSource, HubSource, atomic_write, cache_dir, fetch
 from spamlit.model.formats import parameter_shapes, read_gpt2, read_llama_gguf
@@ -26,6 +27,7 @@ from spamlit.model.gpt import CONFIGS, GPT, GPTConfig
 __all__ = ["load_backbone", "prepared_path", "read_gpt2", "read_llama_gguf", "weights_sha256"]
 
 Reader = Callable[[Path, GPTConfig], Iterator[tuple[str, Tensor]]]
+WEIGHTS = ("pretrained", "random", "random_torch")
 SOURCES: dict[str, tuple[str, Reader]] = {
     "smollm2-135m": ("SmolLM2-135M-Instruct.Q4_1.gguf", read_llama_gguf),
     "gpt2": ("gpt2", read_gpt2),
@@ -54,7 +56,8 @@ def load_backbone(
 
     Args:
         name: A key of `CONFIGS`.
-        weights: ``pretrained`` or ``random`` (GPT-2's initialisation).
+        weights: ``pretrained``, ``random`` (GPT-2's initialisation), or ``random_torch`` (PyTorch's own for each layer,
+            drawn in the order of the lesson's model: with equal seeds, its weights).
         n_layer: Keep only the lowest blocks; None keeps all.
         source: Other weights of the same architecture and file format: see `own_asset`.
         seed: Of random weights.
@@ -69,8 +72,8 @@ def load_backbone(
         spamlit.assets.AssetError: The weights could not be fetched.
     """
     config = _config(name, weights).cut(n_layer)
-    if weights == "random":
-        return GPT.random(config, seed).eval()
+    if weights != "pretrained":
+        return (GPT.random(config, seed) if weights == "random" else random_torch(config, seed)).eval()
     state = load_file(prepared_path(name, source=source, progress=progress))
     model = GPT(config)
     model.load_state_dict({key: state[key] for key in parameter_shapes(config)}, assign=True)
@@ -95,8 +98,8 @@ def weights_sha256(
         ValueError: As `load_backbone`.
     """
     config = _config(name, weights).cut(n_layer)
-    if weights == "random":
-        return hashlib.sha256(f"random {config} seed={seed}".encode()).hexdigest()
+    if weights != "pretrained":
+        return hashlib.sha256(f"{weights} {config} seed={seed}".encode()).hexdigest()
     asset = _asset(name, source)
     return asset.sha256 or f"pinned-by-revision-{asset.key}"
 
@@ -126,6 +129,17 @@ def prepared_path(name: str, *, source: Source | None = None, progress: bool = T
             "Make room there, or point SPAMLIT_CACHE at another folder."
         ) from error
     return path
+
+
+def random_torch(config: GPTConfig, seed: int) -> GPT:
+    """A model as PyTorch initialises its layers, drawn after ``torch.manual_seed(seed)``; the global state stays."""
+    model = GPT.random(config)  # for the norms
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in model.modules():
+            if isinstance(layer, nn.Embedding | nn.Linear):
+                layer.reset_parameters()
+    return model
 
 
 def own_asset(name: str, source: Source) -> Asset:
@@ -159,8 +173,8 @@ def _asset(name: str, source: Source | None) -> Asset:
 def _config(name: str, weights: str) -> GPTConfig:
     if name not in CONFIGS:
         raise ValueError(f"backbone={name}: choose one of {', '.join(CONFIGS)}")
-    if weights not in ("pretrained", "random"):
-        raise ValueError(f"backbone.weights={weights}: choose pretrained or random")
+    if weights not in WEIGHTS:
+        raise ValueError(f"backbone.weights={weights}: choose one of {', '.join(WEIGHTS)}")
     if weights == "pretrained" and name not in SOURCES:
         raise ValueError(f"backbone={name} has no pretrained weights: use backbone.weights=random")
     return CONFIGS[name]

@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES, trained_blocks
 from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
+from spamlit.model.weights import WEIGHTS
+from spamlit.training.optimizer import DECAYS
 
 
 def check(cfg: DictConfig) -> None:
@@ -27,7 +29,8 @@ def check(cfg: DictConfig) -> None:
     trained_blocks(cfg.model.trainable, cfg.model.last_k, backbone.n_layer)
     _choice("model.pooling", cfg.model.pooling, POOLINGS)
     _choice("evaluate", cfg.evaluate, ("best", "last"))
-    _choice("backbone.weights", cfg.backbone.weights, ("pretrained", "random"))
+    _choice("backbone.weights", cfg.backbone.weights, WEIGHTS)
+    _choice("optimizer.decay", cfg.optimizer.get("decay", "all"), DECAYS)
     if cfg.data.padding == "longest" and cfg.model.pooling in READS_PADDING:
         raise ValueError(
             f"model.pooling={cfg.model.pooling} reads padding, so its result would depend on the batch under "
@@ -37,7 +40,7 @@ def check(cfg: DictConfig) -> None:
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     _check_lora(cfg)
-    _check_trainer(cfg.trainer)
+    _check_trainer(cfg.trainer, fused=cfg.optimizer.get("fused", False))
 
 
 def lora_settings(cfg: DictConfig) -> LoRA:
@@ -61,7 +64,12 @@ def _check_lora(cfg: DictConfig) -> None:
         )
 
 
-def _check_trainer(trainer: DictConfig) -> None:
+def _check_trainer(trainer: DictConfig, *, fused: bool) -> None:
+    if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
+        raise ValueError(
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val}: Lightning does not clip for a fused optimizer in "
+            f"{trainer.precision}. Choose optimizer.fused=false."
+        )
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"trainer.accelerator={trainer.accelerator} needs an NVIDIA GPU and a CUDA build of torch; this torch "

@@ -39,6 +39,7 @@ class SpamModule(LightningModule):
             makes the training loader before a checkpoint is restored, and that loader then starts from the beginning.
         prefix: computes or looks up the frozen part; by default `classifier.prefix`, live.
         class_weights: (2,) weights of the classes in the loss, or None.
+        ignore_index: a label that the training loss leaves out, or None.
         test_splits: names of the dataloaders that `Trainer.test` is given, in order.
     """
 
@@ -51,6 +52,7 @@ class SpamModule(LightningModule):
         total_steps: int = 0,
         prefix: Prefix | None = None,
         class_weights: Tensor | None = None,
+        ignore_index: int | None = None,
         test_splits: tuple[str, ...] = ("test",),
     ) -> None:
         super().__init__()
@@ -61,6 +63,7 @@ class SpamModule(LightningModule):
         self.total_steps = total_steps
         self.prefix: Prefix = prefix or classifier.prefix
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.ignore_index = IGNORED if ignore_index is None else ignore_index
         self.test_splits = test_splits
         self.split_metrics = nn.ModuleDict({f"{name}_split": _SplitMetrics() for name in ("val", *test_splits)})
         self._rows: dict[str, list[Predictions]] = {}
@@ -73,10 +76,10 @@ class SpamModule(LightningModule):
         return self.classifier.suffix(self.prefix(batch.tokens, batch.lengths), batch.lengths).float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch)
+        logits, labels = self(batch), batch.labels.masked_fill(batch.labels == self.ignore_index, IGNORED)
         weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
-        losses = F.cross_entropy(logits, batch.labels, weights, ignore_index=IGNORED, reduction="sum")
-        loss = losses / self._global_weight(batch.labels, weights)
+        losses = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
+        loss = losses / self._global_weight(labels, weights)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
         return loss
 

@@ -101,6 +101,7 @@ def train(cfg: DictConfig) -> Run:
         total_steps=total_steps(trainer, len(data.train_dataloader())),
         prefix=cache,
         class_weights=data.class_weights,
+        ignore_index=cfg.model.ignore_index,
         test_splits=splits,
     )
     with timing("fit"):
@@ -290,7 +291,7 @@ def write_bundle(cfg: DictConfig, classifier: Classifier, data: SMSDataModule, f
         "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
         "trainable": cfg.model.trainable,
     }
-    random = cfg.backbone.weights == "random"
+    random = cfg.backbone.weights != "pretrained"
     frozen = None if random else prepared_path(cfg.backbone.name, source=plain(cfg.backbone).get("source"))
     save_bundle(folder / "classifier", classifier, settings, data.tokenizer.save, frozen)
 
