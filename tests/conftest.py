@@ -3,9 +3,18 @@
 import os
 
 import hypothesis
+import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # before torch is imported: as the command does
 
 # The machine may be busy: a slow example is no failure, and a failure comes with the blob that repeats it.
 hypothesis.settings.register_profile("spamlit", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("spamlit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes minutes runs only where it is asked for."""
+    if "long" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m long"))

@@ -18,6 +18,7 @@ from spamlit.cli.train import CONF
 from spamlit.data.tokenizer import load_tokenizer
 from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import CONFIGS, GPT, GPTConfig
+from spamlit.model.weights import load_backbone
 from spamlit.training import train as recipe
 from spamlit.training.module import SpamModule
 
@@ -30,7 +31,7 @@ QUIET = ["~callbacks.progress", "+trainer.enable_progress_bar=false", "trainer.l
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     """One for the small shape, which gains nothing from more and loses much where the machine is busy."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1 if "slow" in request.keywords else 1)
+    torch.set_num_threads(os.cpu_count() or 1 if {"slow", "long"} & set(request.keywords) else 1)
     yield
     torch.set_num_threads(before)
 
@@ -43,10 +44,24 @@ def random_backbone(config: GPTConfig) -> GPT:
     return model.eval()
 
 
-def configuration(run: Path, *overrides: str):
+def configuration(run: Path, *overrides: str, experiment: str = "lesson"):
     run.mkdir(exist_ok=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", ["experiment=lesson", *QUIET, f"run_dir={run}", *overrides])
+        return compose("train", [f"experiment={experiment}", *QUIET, f"run_dir={run}", *overrides])
+
+
+def first_losses(cfg, backbone: GPT, steps: int = 20) -> list[float]:
+    """Of the recipe's own data, classifier, optimizer and trainer, with everything computed live."""
+    recipe.quiet()
+    data = recipe.make_data(cfg)
+    data.prepare_data()
+    data.setup()
+    classifier = recipe.make_classifier(cfg, backbone)
+    module = SpamModule(classifier, instantiate(cfg.optimizer), total_steps=steps, ignore_index=cfg.model.ignore_index)
+    recipe.make_trainer(cfg).fit(module, datamodule=data)
+    losses = logged_losses(Path(cfg.run_dir))
+    assert len(losses) == steps
+    return losses
 
 
 def logged_losses(run: Path) -> list[float]:
@@ -76,6 +91,77 @@ def test_the_losses_and_accuracies_of_the_lesson(tmp_path, monkeypatch, cached):
     for split in ("val", "test"):  # training's loader drops the incomplete batch
         accuracy = lesson.chapter(6).calc_accuracy_loader(loaders[split], model, "cpu")
         assert run.metrics[f"{split}/accuracy"] == pytest.approx(accuracy)
+
+
+# How the ablation script trains each row, where it is not as in row 1.
+PAD = byte_tokenizer().pad_id
+ROWS = {
+    1: {},
+    2: {"read": lambda logits, ids: logits[:, 0]},
+    3: {"trained": "head"},
+    4: {"trained": "last_two_blocks"},
+    5: {"trained": "all"},
+    10: {"trained": "all", "pretrained": False},
+    11: {"trained": "lora", "rank": 16, "alpha": 16},
+    14: {"batch_size": 1, "padded": False},
+    15: {"batch_size": 1, "padded": False, "accumulate": 8},
+    16: {"read": lambda logits, ids: logits[torch.arange(len(ids)), (ids != PAD).sum(dim=1) - 1]},
+    17: {"causal": False},
+    18: {},
+    19: {"read": lambda logits, ids: logits.mean(dim=1)},
+}
+
+
+@pytest.fixture
+def row_losses(tmp_path, monkeypatch):
+    """row_losses(5, config): the first twenty losses of a row, the script's and ours, from equal random weights."""
+
+    def losses(
+        row: int,
+        config: GPTConfig,
+        batch_size=8,
+        padded=True,
+        pretrained=True,
+        causal=True,
+        read=None,
+        accumulate=1,
+        **head,
+    ):
+        monkeypatch.setenv("SPAMLIT_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setitem(CONFIGS, config.name, config)
+        monkeypatch.setattr("spamlit.data.datamodule.load_tokenizer", lambda name: byte_tokenizer())
+        n_spam = 100 if accumulate == 1 else 150  # 20 steps: past an epoch's end, or, accumulating, before it
+        collection = write_collection(tmp_path / "collection", n_ham=160, n_spam=n_spam)
+        loaders = lesson.loaders(collection, tmp_path, byte_tokenizer(), batch_size, padded)
+        model = lesson.model_with_weights_of(random_backbone(config)) if pretrained else lesson.new_model(config)
+        lesson.new_head(model, **head)
+        if not causal:
+            lesson.without_causal_mask(model)
+        theirs = lesson.training_losses(model, loaders, 2, 20 * accumulate, read, accumulate)[
+            accumulate - 1 :: accumulate
+        ]
+
+        overrides = [f"backbone.name={config.name}", f"data.source={collection}", "trainer.max_steps=20"]
+        cfg = configuration(tmp_path / "run", *overrides, experiment=f"ablation/row{row:02}")
+        backbone = load_backbone(config.name, weights=cfg.backbone.weights, seed=cfg.seed) if not pretrained else None
+        return theirs, first_losses(cfg, backbone or random_backbone(config))
+
+    return losses
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_first_twenty_losses_of_the_rows(row_losses, row):
+    theirs, ours = row_losses(row, SMALL, **ROWS[row])
+    assert len(theirs) == 20
+    assert ours == pytest.approx(theirs, abs=CLOSE)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("row", ROWS)
+def test_the_first_twenty_losses_of_the_rows_at_the_lessons_size(row_losses, row):
+    """GPT-2 124M; short messages, so that a row is a minute: python -m pytest -m long."""
+    theirs, ours = row_losses(row, CONFIGS["gpt2"], **ROWS[row])
+    assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["last", "last_nonpad"])
