@@ -29,6 +29,8 @@ def check(cfg: DictConfig) -> None:
     _positive("optimizer.lr", cfg.optimizer.lr)
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
+    if cfg.threads is not None and (not isinstance(cfg.threads, int) or cfg.threads < 1):
+        raise ValueError(f"threads={cfg.threads}: choose a whole number from 1 on, or null for as many as cores.")
     _check_trainer(cfg.trainer)
 
 
