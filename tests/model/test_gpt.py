@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spamlit.model.attention import Attention, pick
-from spamlit.model.gpt import CONFIGS, GPT, initial_state
+from spamlit.model.gpt import CONFIGS, GPT, initial_state, packed_rows
 
 
 def close(a, b, rtol=1e-5):
@@ -45,6 +45,44 @@ def test_padding_does_not_reach_real_positions(config, random_gpt, random_batch,
     tokens, lengths = random_batch(config, [12, 5])
     alone = model(tokens[1:, :5], causal=causal)
     assert close(model(tokens, lengths=lengths, causal=causal)[1:, :5], alone)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("chosen", [None, [[11], [4], [0]]])
+def test_skipping_the_padding_changes_no_value_and_no_gradient(
+    config, random_gpt, random_batch, causal, chosen, monkeypatch
+):
+    model = random_gpt(config)
+    tokens, lengths = random_batch(config, [12, 5, 1])
+    positions = chosen and torch.tensor(chosen)
+    real = torch.arange(12) < lengths[:, None] if chosen is None else torch.ones(3, 1, dtype=torch.bool)
+
+    def run():
+        model.zero_grad()
+        out = model(tokens, lengths=lengths, positions=positions, causal=causal)[real]
+        out.sin().sum().backward()
+        return out.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    skipped, gradients = run()
+    monkeypatch.setattr("spamlit.model.gpt.packed_rows", lambda *_: None)
+    plain, plain_gradients = run()
+    assert close(skipped, plain)
+    scale = max(gradient.abs().max() for gradient in plain_gradients.values())
+    assert gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():
+        assert (gradients[name] - gradient).abs().max() < 1e-5 * scale, name
+
+
+@pytest.mark.parametrize(("lengths", "packed"), [([10, 10, 10], False), ([10, 9, 9], False), ([10, 9, 5], True)])
+def test_rows_are_packed_where_more_than_a_tenth_is_padding(lengths, packed):
+    packing = packed_rows(torch.tensor(lengths), 10)
+    assert (packing is not None) == packed
+    assert packed_rows(None, 10) is None
+    if packing:
+        assert packing.position.tolist() == [t for n in lengths for t in range(n)]
+        x = torch.randn(24, 2)
+        assert torch.equal(packing.pack(packing.unpack(x)), x)
+        assert packing.unpack(x)[2, 5:].eq(0).all()
 
 
 def test_without_lengths_padding_takes_part_unless_causal(config, random_gpt, random_batch):

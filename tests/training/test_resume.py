@@ -26,7 +26,7 @@ def undisturbed(run):
     return run(*CHOICES, folder="undisturbed")
 
 
-@pytest.mark.parametrize("every", [1, 3, 100])
+@pytest.mark.parametrize("every", [1, 3, 5, 100])
 def test_interrupted_anywhere_ends_in_the_same_weights(config, undisturbed, monkeypatch, every):
     import spamlit.training.train as recipe
 

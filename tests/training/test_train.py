@@ -67,6 +67,12 @@ def test_every_choice_of_what_is_trained_runs(run, trainable):
     assert done.trainer.global_step == (0 if trainable == "none" else 10)
 
 
+def test_the_training_split_is_scored_only_where_wanted(run):
+    done = run("data.score_train=false", "data.prefix_cache=true")
+    assert {name.split("/")[0] for name in done.metrics} == {"val", "test", "reserve"}
+    assert "train" not in set(pd.read_csv(done.folder / "predictions.csv")["split"])
+
+
 def test_training_learns(run):
     assert run("trainer.max_epochs=15", "model.trainable=all").metrics["test/accuracy"] > 0.9
 

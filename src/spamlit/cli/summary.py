@@ -19,7 +19,8 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
     for name in METRICS:
         table.add_column(name, justify="right")
     for split in ("train", "val", "test"):
-        table.add_row(split, *(f"{metrics.get(f'{split}/{name}', float('nan')):.4f}" for name in METRICS))
+        if f"{split}/loss" in metrics:
+            table.add_row(split, *(f"{metrics[f'{split}/{name}']:.4f}" for name in METRICS))
     console.print(table)
     if "reserve/fpr" in metrics:
         console.print(f"reserve: {metrics['reserve/fpr']:.2%} of {metrics['reserve/n']:,.0f} ham taken for spam")

@@ -52,6 +52,37 @@ def pick(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(1, index)
 
 
+class Packing(NamedTuple):
+    """The real tokens of a right-padded batch, one after another: what acts on each token alone skips the padding.
+
+    Attributes:
+        place: (N,) where each real token stands among the batch's B * T places.
+        position: (N,) where it stands in its row.
+        shape: (B, T).
+    """
+
+    place: Tensor
+    position: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, lengths: Tensor, n_tokens: int) -> Packing:
+        """The packing of rows with `lengths` (B,) real tokens, padded to `n_tokens`."""
+        real = torch.arange(n_tokens, device=lengths.device) < lengths[:, None]  # (B, T)
+        place = real.flatten().nonzero().squeeze(1)
+        return cls(place, place % n_tokens, (len(lengths), n_tokens))
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, ...) to (N, ...)."""
+        return x.flatten(0, 1).index_select(0, self.place)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """(N, ...) to (B, T, ...), zero in the padding."""
+        n_rows, n_tokens = self.shape
+        padded = x.new_zeros(n_rows * n_tokens, *x.shape[1:]).index_copy(0, self.place, x)
+        return padded.view(n_rows, n_tokens, *x.shape[1:])
+
+
 def visible_keys(n_keys: int, *, positions: Tensor | None, lengths: Tensor | None, causal: bool) -> Tensor | None:
     """Which keys each query may see, where the causal flag of the kernel does not say it already.
 
@@ -101,6 +132,7 @@ class Attention(nn.Module):
         lengths: Tensor | None = None,
         causal: bool = True,
         past: list[Tensor] | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -112,20 +144,23 @@ class Attention(nn.Module):
             causal: Whether keys after the query are hidden.
             past: Keys and values of earlier positions, each (B, K, S, D), or an empty list; extended in place
                 (generation). Afterwards the queries see all S + T keys if S > 0.
+            packing: Where the tokens of `x`, then (1, N, C), stand in the batch; `rotary` has their N angles.
 
         Returns:
-            (B, T, C), or (B, Q, C) for chosen positions.
+            (B, T, C), (B, Q, C) for chosen positions, or (1, N, C) with `packing`.
         """
         queries = self.query(x if positions is None else pick(x, positions))  # (B, Q, H*D)
         queries = queries.unflatten(-1, (self.n_head, self.head_dim))  # (B, Q, H, D)
         if rotary is not None:
             at = rotary if positions is None else Rotary(rotary.cos[positions], rotary.sin[positions])
             queries = rotate(queries, Rotary(at.cos.unsqueeze(-2), at.sin.unsqueeze(-2)))  # tables (..., Q, 1, D)
-        visible = visible_keys(x.shape[1], positions=positions, lengths=lengths, causal=causal)
-        if queries.shape[1] == 1 and past is None and self._absorbing_pays(x, rotary):
+        n_keys = packing.shape[1] if packing else x.shape[1]
+        visible = visible_keys(n_keys, positions=positions, lengths=lengths, causal=causal)
+        if queries.shape[1] == 1 and past is None and packing is None and self._absorbing_pays(x, rotary):
             heads = self._absorbed(x, queries, visible, rotary)
         else:
-            heads = self._plain(x, queries, visible, rotary, causal=causal and positions is None, past=past)
+            causal = causal and positions is None
+            heads = self._plain(x, queries, visible, rotary, causal=causal, past=past, packing=packing)
         projected: Tensor = self.out(heads)
         return projected
 
@@ -133,7 +168,7 @@ class Attention(nn.Module):
         keys: Tensor = self.key(x).unflatten(-1, (self.n_kv_head, self.head_dim))  # (B, T, K, D)
         if rotary is not None:
             keys = rotate(keys, Rotary(rotary.cos[:, None], rotary.sin[:, None]))
-        return keys.transpose(1, 2)  # (B, K, T, D)
+        return keys  # (B, T, K, D)
 
     def _plain(
         self,
@@ -144,9 +179,13 @@ class Attention(nn.Module):
         *,
         causal: bool,
         past: list[Tensor] | None,
+        packing: Packing | None,
     ) -> Tensor:
         keys = self._keys(x, rotary)
-        values = self.value(x).unflatten(-1, (self.n_kv_head, self.head_dim)).transpose(1, 2)  # (B, K, T, D)
+        values = self.value(x).unflatten(-1, (self.n_kv_head, self.head_dim))
+        if packing is not None:  # (1, N, H or K, D) -> (B, T, H or K, D)
+            queries, keys, values = (packing.unpack(each.squeeze(0)) for each in (queries, keys, values))
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)  # (B, K, T, D)
         if past is not None:
             if past:
                 causal = False
@@ -161,7 +200,8 @@ class Attention(nn.Module):
             is_causal=causal,
             enable_gqa=self.n_kv_head != self.n_head,
         )
-        return heads.transpose(1, 2).flatten(2)  # (B, H, Q, D) -> (B, Q, H*D)
+        heads = heads.transpose(1, 2).flatten(2)  # (B, H, Q, D) -> (B, Q, H*D)
+        return heads if packing is None else packing.pack(heads)[None]  # (1, N, H*D)
 
     def _absorbing_pays(self, x: Tensor, rotary: Rotary | None) -> bool:
         """Whether one query a row is cheaper without materialised values (and keys); never for wrapped layers."""
@@ -198,7 +238,7 @@ class Attention(nn.Module):
                 constant = torch.einsum("bkgd,kd->bkg", query, self.key.bias.view(kv, dim))  # (B, K, G)
                 scores = scores + constant.reshape(n_rows, -1, 1)  # (B, K, G) -> (B, H, 1)
         else:
-            scores = (query @ self._keys(x, rotary).transpose(2, 3)).flatten(1, 2)  # (B, K, G, T) -> (B, H, T)
+            scores = (query @ self._keys(x, rotary).permute(0, 2, 3, 1)).flatten(1, 2)  # (B, K, G, T) -> (B, H, T)
         scores = scores * dim**-0.5
         if visible is not None:
             scores = scores.masked_fill(~visible, float("-inf"))

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spamlit.model.attention import Attention, Rotary, pick, rotary_tables
+from spamlit.model.attention import Attention, Packing, Rotary, pick, rotary_tables
 from spamlit.model.config import CONFIGS, GPTConfig
 
 __all__ = ["CONFIGS", "GPT", "MLP", "Block", "GPTConfig", "RMSNorm", "initial_state"]
@@ -90,9 +90,12 @@ class Block(nn.Module):
         lengths: Tensor | None = None,
         causal: bool = True,
         past: list[Tensor] | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """(B, T, C) to (B, T, C), or to (B, Q, C) at `positions`; arguments as in `Attention.forward`."""
-        branch = self.attention(self.norm_1(x), rotary, positions=positions, lengths=lengths, causal=causal, past=past)
+        branch = self.attention(
+            self.norm_1(x), rotary, positions=positions, lengths=lengths, causal=causal, past=past, packing=packing
+        )
         if positions is not None:
             x = pick(x, positions)  # (B, T, C) -> (B, Q, C)
         x = x + F.dropout(branch, self.dropout, self.training)
@@ -152,13 +155,14 @@ class GPT(nn.Module):
             x: Token ids (B, T), integers, with `start` 0; or the hidden states (B, T, C) that enter block `start`.
             start: First block.
             stop: Block after the last one; None means to the end.
-            lengths: (B,) real tokens per row. Hides the padding from non-causal attention; None: padding takes part.
+            lengths: (B,) real tokens per row. Hides the padding from non-causal attention, and blocks skip it where
+                there is much of it (`packing`); None: padding takes part.
             positions: (B, Q) int64. The last block of the range computes queries, attention output and MLP for
                 these positions only.
             causal: Whether a position sees only itself and what stands before it.
 
         Returns:
-            Hidden states (B, T, C), or (B, Q, C) at `positions`, before the final norm.
+            Hidden states (B, T, C), or (B, Q, C) at `positions`, before the final norm; padding has no meaning.
 
         Raises:
             ValueError: More tokens than the context holds, or ids given to a later block.
@@ -169,12 +173,23 @@ class GPT(nn.Module):
                 raise ValueError(f"block {start} takes hidden states (B, T, C), not ids of shape {tuple(x.shape)}")
             x = self.embed(x)
         rotary = self.rotary(0, x.shape[1])
-        for n in blocks:
-            at = positions if n == blocks[-1] else None
-            x = self.blocks[n](x, rotary, positions=at, lengths=lengths, causal=causal)
-        if positions is not None and not blocks:
-            x = pick(x, positions)
-        return x
+        everywhere = blocks if positions is None else blocks[:-1]
+        packing = packed_rows(lengths, x.shape[1]) if everywhere else None
+        if packing is None:
+            for n in everywhere:
+                x = self.blocks[n](x, rotary, lengths=lengths, causal=causal)
+        else:
+            x = packing.pack(x)[None]  # (B, T, C) -> (1, N, C)
+            at = rotary and Rotary(rotary.cos[packing.position], rotary.sin[packing.position])
+            for n in everywhere:
+                x = self.blocks[n](x, at, lengths=lengths, causal=causal, packing=packing)
+            x = packing.unpack(x.squeeze(0))
+        if positions is None:
+            return x
+        if not blocks:
+            return pick(x, positions)
+        last: Tensor = self.blocks[blocks[-1]](x, rotary, positions=positions, lengths=lengths, causal=causal)
+        return last
 
     def embed(self, tokens: Tensor, offset: int = 0) -> Tensor:
         """Token (and learned position) embeddings.
@@ -226,6 +241,13 @@ class GPT(nn.Module):
         for n, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.dropout = block.attention.dropout = p if n >= (start or 0) else 0.0
+
+
+def packed_rows(lengths: Tensor | None, n_tokens: int) -> Packing | None:
+    """The packing of a batch that is more than a tenth padding; None where there is nothing to gain."""
+    if lengths is None or lengths.sum() > 0.9 * len(lengths) * n_tokens:
+        return None
+    return Packing.of(lengths, n_tokens)
 
 
 def initial_state(model: GPT, seed: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The checkpoint that `ckpt=` goes on from."""
+"""How checkpoints are written, and the one that `ckpt=` goes on from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from spamlit.assets import atomic_write
+
+SHARE = 0.05
+"""Of the time of training, at most, that `last.ckpt` may take."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes straight to the disk, and names the file when it is whole and durable.
+
+    Lightning's own writes into a growing buffer in memory first, and copies it: for all weights of GPT-2 124M with
+    their optimizer state (1.5 GB) 15 s instead of 2 to 6, and 3 GB more at the peak.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Saves what `torch.load(..., weights_only=True)` can read.
+
+        Raises:
+            OSError: the disk is full or read-only; an earlier file of that name stays.
+        """
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 class LastCheckpoint(Checkpoint):
@@ -15,8 +40,8 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         dirpath: the folder of `last.ckpt`.
-        every_seconds: how much work a stop may cost; a save of optimizer and weights is 40 MB and more, a third of a
-            second, which a cached epoch of a few seconds would feel.
+        every_seconds: how much work a stop may cost; more where saving takes so long (gigabytes, where all weights are
+            trained) that it would take more than a twentieth of the time.
         every_n_steps: besides, after each multiple of so many optimizer steps; None: by time alone.
 
     Lightning's ModelCheckpoint saves either by steps or by epochs, and its `last` only beside a better one; what
@@ -31,6 +56,7 @@ class LastCheckpoint(Checkpoint):
         self.every_seconds, self.every_n_steps = every_seconds, every_n_steps
         self._saved_step = 0
         self._saved_at = time.monotonic()
+        self._save_took = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -52,8 +78,11 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _late(self, trainer: Trainer) -> bool:
-        return trainer.strategy.broadcast(time.monotonic() - self._saved_at > self.every_seconds)
+        since = time.monotonic() - self._saved_at
+        return trainer.strategy.broadcast(since > max(self.every_seconds, self._save_took / SHARE))
 
     def _save(self, trainer: Trainer) -> None:
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        started = time.monotonic()
         trainer.save_checkpoint(self.path)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._save_took = self._saved_at - started

@@ -27,6 +27,7 @@ from spamlit.model.classifier import READS_PADDING, Classifier
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
+from spamlit.training.checkpoint import AtomicCheckpointIO
 from spamlit.training.checks import check
 from spamlit.training.metrics import THRESHOLD
 from spamlit.training.module import Predictions, Prefix, SpamModule
@@ -47,7 +48,7 @@ COMPARED = (
 )
 FINAL = ("val/f1", "val/accuracy", "test/f1", "test/accuracy", "reserve/fpr")
 """What TensorBoard's table of hyperparameters shows: it has room for few columns. Their tags are not the curves'."""
-RUN_KEYS = ("prefix_cache", "prefix_on_device", "prefix_limit_gb", "reserve")
+RUN_KEYS = ("prefix_cache", "prefix_on_device", "prefix_limit_gb", "score_train", "reserve")
 """Keys of the group `data` that the recipe reads, not the data module."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
 
@@ -150,7 +151,10 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     ]
     logger = OmegaConf.select(cfg, "logger")  # ~logger leaves it out
     trainer: Trainer = hydra.utils.instantiate(
-        cfg.trainer, callbacks=callbacks, logger=hydra.utils.instantiate(logger) if logger else False
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=hydra.utils.instantiate(logger) if logger else False,
+        plugins=[AtomicCheckpointIO()],
     )
     return trainer
 
@@ -178,8 +182,9 @@ def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
 
 
 def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, ...]:
-    """What is evaluated at the end: every split that has messages, the reserve if it is wanted."""
-    return tuple(split for split in SPLITS if data.labels(split) and (split != "reserve" or cfg.data.reserve))
+    """What is evaluated at the end: validation and test, and training messages and reserve if they are wanted."""
+    wanted = {"train": cfg.data.score_train, "reserve": cfg.data.reserve}
+    return tuple(split for split in SPLITS if data.labels(split) and wanted.get(split, True))
 
 
 def make_prefix_cache(
@@ -193,7 +198,8 @@ def make_prefix_cache(
     boundary, n_layer = classifier.boundary, classifier.backbone.config.n_layer
     if not cfg.data.prefix_cache or not boundary:
         return None
-    messages = [ids for split in splits for ids in data.ids(split)]
+    needed = dict.fromkeys(("train", *splits))
+    messages = [ids for split in needed for ids in data.ids(split)]
     if cfg.model.pooling in READS_PADDING:
         messages = [[*ids, *[data.tokenizer.pad_id] * (data.max_length - len(ids))] for ids in messages]
     if boundary <= n_layer or n_layer == 1:
