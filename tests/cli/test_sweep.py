@@ -189,13 +189,46 @@ def test_twelve_jobs_killed_in_the_middle_end_in_the_same_table(tmp_path, start)
     killed.communicate()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/*/run.json")}
     assert 5 <= len(before) < 12
-    again = start("ckpt=killed", cwd=tmp_path)
+    again = start(*GRID, "hydra.sweep.dir=killed", cwd=tmp_path)
     said, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert f"{len(before)} of 12 jobs are finished already" in said
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert sorted(path.name for path in (tmp_path / "killed").glob("[0-9]*")) == sorted(map(str, range(12)))
     pd.testing.assert_frame_equal(figures(tmp_path / "killed"), figures(tmp_path / "whole"))
+
+
+STUDY = ("sweep=study", "hydra.sweep.dir=sweep", "model.last_k=range(1,3)")
+
+
+def test_a_study_goes_on_and_says_what_mattered(folder, capsys, trained):
+    optuna = pytest.importorskip("optuna", reason='pip install "spamlit[study]"')
+    searched = "optimizer.lr=tag(log,interval(1e-4,1e-2))"  # the tests' own lr would fix it
+    assert run(*STUDY, searched, "hydra.sweeper.trials=3") == 0
+    assert len(trained) == 3
+    study = optuna.load_study(study_name="spamlit", storage="sqlite:///sweep/study.db")
+    first = study.get_trials()
+    study.ask(first[0].distributions)  # asked for, then the power failed
+    assert run("ckpt=sweep", searched, "hydra.sweeper.trials=6") == 0
+    assert len(trained) == 6
+    trials = study.get_trials()
+    assert [trial.params for trial in trials[:3]] == [trial.params for trial in first]
+    assert len({tuple(trial.params.values()) for trial in trials}) == 6
+    table = pd.read_csv("sweep/compare.csv").sort_values("run")
+    assert table["val/f1"].tolist() == pytest.approx([trial.value for trial in trials])
+    assert set(table["model.last_k"]) <= {1, 2}
+    assert table["optimizer.lr"].tolist() == pytest.approx([t.params["optimizer.lr"] for t in trials], rel=1e-3)
+    said = capsys.readouterr().out
+    assert f"best of 6 trials: val/f1={max(trial.value for trial in trials):.4f}" in said
+    if len(set(table["val/f1"])) > 1:
+        assert set(pd.read_csv("sweep/importance.csv")["key"]) == set(trials[0].params)
+
+
+def test_failed_trials_count_and_are_told(folder, capsys):
+    pytest.importorskip("optuna", reason='pip install "spamlit[study]"')
+    assert run(*STUDY, "hydra.sweeper.trials=2", "hydra.sweeper.max_batch_size=2", "data.max_length=0") == 1
+    assert "2 of the jobs failed" in capsys.readouterr().err
+    assert run(*STUDY, "hydra.sweeper.trials=2", "data.max_length=0") == 0  # both were tried: nothing is left to do
 
 
 LAUNCHERS = {

@@ -72,10 +72,10 @@ def seed_groups(table: pd.DataFrame, baseline: Sequence[str] = ()) -> pd.DataFra
         ValueError: no group, or several, that fit the baseline.
     """
     keys = [name for name in _overridden(table) if name != SEED]
-    if SEED not in table or len(table) == len(table[keys].drop_duplicates()):
-        return None
     figures = [str(name) for name in table if "/" in str(name) or name == "seconds"]
     groups = [runs for _, runs in table.groupby(keys, dropna=False, sort=False)] if keys else [table]
+    if SEED not in table or len(groups) == len(table):
+        return None
     groups.sort(key=lambda runs: (-runs["val/f1"].mean(), runs["val/loss"].mean()))
     choices = [runs[keys].iloc[0].to_dict() for runs in groups]
     by_seed = [runs.groupby(SEED)[figures].mean() for runs in groups]

@@ -37,7 +37,7 @@ def difference(ours: Mapping[str, float], theirs: Mapping[str, float], confidenc
         confidence: of the interval.
 
     >>> difference({"1": 0.91, "2": 0.95, "3": 0.93}, {"1": 0.90, "2": 0.93, "3": 0.90})
-    Interval(mean=0.02..., half=0.024...)
+    Interval(mean=0.0199..., half=0.0248...)
     """
     shared = sorted(ours.keys() & theirs.keys())
     if len(shared) >= 2:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -73,10 +74,8 @@ class ResumingLauncher(Launcher):
     def _place(self, folder: Path | None, numbers: Iterator[int]) -> list[str]:
         """The overrides that put a job into its folder, and let it go on there."""
         if folder is not None:
-            return [
-                f"hydra.sweep.subdir={quoted(folder.relative_to(self.folder))}",
-                f"ckpt={quoted(folder.resolve())}",
-            ]
+            paths = {"hydra.sweep.subdir": folder.relative_to(self.folder), "ckpt": folder.resolve()}
+            return [f"{key}={QuotedString(str(path), Quote.single).with_quotes()}" for key, path in paths.items()]
         return [f"hydra.sweep.subdir={next(numbers)}"] if self.numbered else []
 
     def _without_failure(self, result: JobReturn) -> JobReturn:
@@ -109,15 +108,6 @@ def finished(overrides: Sequence[str], value: float) -> JobReturn:
     return result
 
 
-def quoted(path: Path) -> str:
-    r"""A path as a value in Hydra's grammar, whatever characters it has.
-
-    >>> quoted(Path("it's = 1, 2"))
-    "'it\\'s = 1, 2'"
-    """
-    return "'" + str(path).replace("'", r"\'") + "'"
-
-
 def interrupted(sweep: Path) -> None:
     """Ends the program after Ctrl-C with the command that goes on."""
     click.echo(f"interrupted; to go on: python train.py ckpt={shown(sweep)}", err=True)
@@ -129,7 +119,7 @@ def conclude(sweep: Path, failures: Sequence[str]) -> None:
     from spamlit.cli.compare import show
 
     if any(sweep.rglob("metrics.json")):
-        show([sweep], sweep / "compare.csv")
+        show([shown(sweep)], shown(sweep) / "compare.csv")
     if failures:
         click.echo(f"{len(failures)} of the jobs failed; the others are whole:", err=True)
         for failure in failures:

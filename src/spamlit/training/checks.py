@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES
+
+EXTRAS = ("wandb", "mlflow")
+"""Loggers whose package is an extra of the same name."""
 
 
 def check(cfg: DictConfig) -> None:
@@ -31,6 +36,9 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     if cfg.threads is not None and (not isinstance(cfg.threads, int) or cfg.threads < 1):
         raise ValueError(f"threads={cfg.threads}: choose a whole number from 1 on, or null for as many as cores.")
+    for name in OmegaConf.select(cfg, "logger") or {}:
+        if name in EXTRAS and find_spec(str(name)) is None:
+            raise ValueError(f'logger={name} needs a package that is not here: pip install "spamlit[{name}]".')
     _check_trainer(cfg.trainer)
 
 

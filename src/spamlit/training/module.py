@@ -77,7 +77,17 @@ class SpamModule(LightningModule):
         weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
         losses = F.cross_entropy(logits, batch.labels, weights, ignore_index=IGNORED, reduction="sum")
         loss = losses / self._global_weight(batch.labels, weights)
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        several = self.trainer.world_size > 1
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=several)
+        right = (logits.argmax(dim=-1) == batch.labels)[batch.labels != IGNORED]
+        self.log(
+            "train/accuracy",
+            right.float().mean(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(right),
+            sync_dist=several,
+        )
         return loss
 
     def _global_weight(self, labels: Tensor, weights: Tensor | None) -> Tensor:
