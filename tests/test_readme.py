@@ -69,6 +69,6 @@ def test_every_command_in_the_readme_is_looked_at():
 def test_shells_are_told_how_to_complete(line):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     told = subprocess.run(
-        ["bash", "-c", f"{line}; complete"], cwd=ROOT, env=environment, capture_output=True, text=True
+        ["bash", "-c", f"{line}\ncomplete"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert re.search(r"complete .*completion.* (python|spamlit)$", told.stdout, re.MULTILINE), told.stderr

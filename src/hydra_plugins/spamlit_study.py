@@ -58,6 +58,7 @@ class StudySweeper(Sweeper):
             click.echo('error: sweep=study needs Optuna: pip install "spamlit[study]".', err=True)
             sys.exit(2)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        assert self.hydra_context is not None
         parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(given)
         overrides = {override.get_key_element(): override for override in parsed}  # the last one counts
         searched = {key: distribution(override) for key, override in overrides.items() if override.is_sweep_override()}

@@ -118,6 +118,17 @@ def test_only_seeds_make_one_group(seeds: Path) -> None:
     assert groups["val/f1"][0] == pytest.approx(0.85)
 
 
+def test_a_figure_that_some_runs_lack(seeds: Path) -> None:
+    for n, value in (("0", 0.1), ("1", 0.3)):  # two of the head's, none of the whole model's
+        metrics = json.loads((seeds / n / "metrics.json").read_text()) | {"reserve/fpr": value}
+        (seeds / n / "metrics.json").write_text(json.dumps(metrics))
+    groups = seed_groups(runs_table([seeds]))
+    assert groups is not None
+    assert groups["reserve/fpr"].tolist() == pytest.approx([float("nan"), 0.2], nan_ok=True)
+    assert pd.isna(groups["reserve/fpr Δ"]).all()
+    assert "nan" not in shown_groups(groups)
+
+
 def test_without_several_seeds_there_are_no_groups(sweep: Path, seeds: Path) -> None:
     assert seed_groups(runs_table([sweep])) is None
     assert seed_groups(runs_table([seeds / "0", seeds / "4"])) is None

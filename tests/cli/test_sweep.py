@@ -141,6 +141,13 @@ def test_a_sweep_goes_on_and_grows(folder, capsys, trained):
     assert find_sweep("sweep") == find_sweep(folder / "sweep").relative_to(folder)
 
 
+def test_one_job_of_a_sweep_can_go_on_alone(folder, trained):
+    assert run("sweep=seeds", "seed=1,2", "hydra.sweep.dir=sweep") == 0
+    assert run("ckpt=sweep/1") == 0
+    assert trained == [1, 2, 2]
+    assert not (folder / "outputs").exists()
+
+
 def test_what_was_refused_is_tried_again_and_the_rest_is_kept(folder, capsys, trained):
     command = ("-m", "seed=1,2", "data.max_length=longest,0", "hydra.sweep.dir=sweep")
     assert run(*command) == 1

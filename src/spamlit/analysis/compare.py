@@ -80,14 +80,17 @@ def seed_groups(table: pd.DataFrame, baseline: Sequence[str] = ()) -> pd.DataFra
     choices = [runs[keys].iloc[0].to_dict() for runs in groups]
     by_seed = [runs.groupby(SEED)[figures].mean() for runs in groups]
     reference = _baseline(choices, baseline)
+
+    def of_seed(group: int, figure: str) -> dict[str, float]:
+        return {str(seed): float(value) for seed, value in by_seed[group][figure].dropna().items()}
+
     rows = []
     for i, (runs, choice) in enumerate(zip(groups, choices, strict=True)):
         row = choice | {"runs": len(runs)}
         for name in figures:
-            row[name], row[f"{name} ±"] = mean_interval(runs[name].tolist())
+            row[name], row[f"{name} ±"] = mean_interval(runs[name].dropna().tolist())
             if i != reference:
-                ours, theirs = by_seed[i][name].to_dict(), by_seed[reference][name].to_dict()
-                row[f"{name} Δ"], row[f"{name} Δ±"] = difference(ours, theirs)
+                row[f"{name} Δ"], row[f"{name} Δ±"] = difference(of_seed(i, name), of_seed(reference, name))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -103,7 +106,7 @@ def rich_groups(groups: pd.DataFrame) -> Table:
     for name in (*figures, *changes):
         shown.add_column(name, justify="right")
     for row in groups.to_dict("records"):
-        means = [f"{row[name]:.4f}{_half(row[f'{name} ±'])}" for name in figures]
+        means = [f"{_text(row[name])}{_half(row[f'{name} ±'])}" for name in figures]
         differences = ["" if pd.isna(row[name]) else f"{row[name]:+.4f}{_half(row[f'{name}±'])}" for name in changes]
         shown.add_row(*(_text(row[key]) for key in keys), str(row["runs"]), *means, *differences)
     return shown

@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean and the half width of its interval; NaN where one value cannot tell."""
+    """A mean and the half width of its interval; NaN where there are too few values to tell."""
 
     mean: float
     half: float
@@ -24,7 +24,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     Interval(mean=0.963..., half=0.037...)
     """
     if len(values) < 2:
-        return Interval(fmean(values), math.nan)
+        return Interval(fmean(values) if values else math.nan, math.nan)
     return Interval(fmean(values), t_quantile(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values)))
 
 
@@ -39,6 +39,8 @@ def difference(ours: Mapping[str, float], theirs: Mapping[str, float], confidenc
     >>> difference({"1": 0.91, "2": 0.95, "3": 0.93}, {"1": 0.90, "2": 0.93, "3": 0.90})
     Interval(mean=0.0199..., half=0.0248...)
     """
+    if not ours or not theirs:
+        return Interval(math.nan, math.nan)
     shared = sorted(ours.keys() & theirs.keys())
     if len(shared) >= 2:
         return mean_interval([ours[seed] - theirs[seed] for seed in shared], confidence)

@@ -106,10 +106,11 @@ def resumed(arguments: list[str]) -> list[str]:
 
 
 def _of_run(folder: Path) -> list[str]:
+    """What was given on the command line of a run; a job of a sweep goes on alone."""
     overrides = stored_overrides(folder)
     if overrides is None:
         raise ValueError(f"{folder} is not a run folder: it has no .hydra/overrides.yaml.")
-    return overrides
+    return [text for text in overrides if _key(text) not in ("sweep", "launcher")]
 
 
 def _of_sweep(folder: Path) -> list[str]:
