@@ -192,11 +192,15 @@ def _floor(bench: Bench, job: str) -> Command:
 
 
 SWEEP_LR = "5e-5,1e-4,2e-4,3e-4,5e-4"
+FIRST = ("optimizer.lr=5e-5", "model.trainable=head")
 
 
-def _sweep(bench: Bench, job: str) -> Command:
-    command = _lesson("lesson-nonpad", f"optimizer.lr={SWEEP_LR}", "model.trainable=head,last_block")(bench, job)
-    return [*command[:2], "-m", *command[2:-1], f"hydra.sweep.dir={bench.run_folder(job)}"]
+def _sweep(experiment: str) -> Callable[[Bench, str], Command]:
+    def command(bench: Bench, job: str) -> Command:
+        single = _lesson(experiment, f"optimizer.lr={SWEEP_LR}", "model.trainable=head,last_block")(bench, job)
+        return [*single[:2], "-m", *single[2:-1], f"hydra.sweep.dir={bench.run_folder(job)}"]
+
+    return command
 
 
 GROWTH = (1_000, 10_000, 100_000)
@@ -254,8 +258,14 @@ JOBS = {
         Job("ours-fastest", _predict(lambda bench: bench.fastest_run), needs=("cache", "splits"), told="script"),
         _peer("pipeline-full", _pipeline(lambda bench: bench.full_model), needs=("splits", "export-full"), repeats=2),
         Job("floor", _floor, told="script"),
-        Job("first-job", _lesson("lesson-nonpad", "optimizer.lr=5e-5", "model.trainable=head"), cache="cold"),
-        Job("sweep", _sweep, cache="cold", told="nothing"),
+        *(
+            job
+            for kind, experiment in (("", "lesson"), ("-nonpad", "lesson-nonpad"))
+            for job in (
+                Job(f"first-job{kind}", _lesson(experiment, *FIRST), cache="cold", repeats=1),
+                Job(f"sweep{kind}", _sweep(experiment), cache="cold", told="nothing", repeats=1),
+            )
+        ),
         Job("memory-train", _default, needs=("cache",), cache="cold", repeats=1),
         Job(
             "memory-predict",
@@ -584,16 +594,22 @@ ROWS = {
             figures=_floor_figures,
             note=_floor_note,
         ),
-        Row(
-            "sweep-10",
-            "sweep",
-            "first-job",
-            "the first job alone",
-            2.5,
-            1.5,
-            f"10 jobs of `experiment=lesson-nonpad`: `optimizer.lr={SWEEP_LR} model.trainable=head,last_block`; "
-            "both from a cold cache",
-            limit=True,
+        *(
+            Row(
+                f"sweep-10{kind}",
+                f"sweep{kind}",
+                f"first-job{kind}",
+                "the first job alone",
+                2.5,
+                1.5,
+                f"10 jobs of `experiment={experiment}`: `optimizer.lr={SWEEP_LR} model.trainable=head,last_block`; "
+                f"both from a cold cache; {why}",
+                limit=True,
+            )
+            for kind, experiment, why in (
+                ("", "lesson", "the lesson as published, so that the shared part is its frozen blocks over 120 tokens"),
+                ("-nonpad", "lesson-nonpad", "without padding there is a quarter as much to share"),
+            )
         ),
         Row(
             "memory-train",

@@ -11,13 +11,15 @@ from spamlit.model.classifier import Classifier
 
 ENGINES = ("onednn", "x86", "fbgemm", "qnnpack")
 """PyTorch's kernels, the fastest one measured first."""
+KEPT = "down"
+"""The MLP's last layer stays float32: a few inputs of it are so large that eight bits leave nothing of the others."""
 
 
 def quantize(classifier: Classifier) -> None:
-    """Replaces the backbone's linear layers by PyTorch's dynamically quantized ones, in place; the head stays float32.
+    """Replaces the backbone's linear layers but `KEPT` by PyTorch's dynamically quantized ones, in place.
 
     Weights are int8 with a scale for each output; activations are quantized batch by batch, so that a message's
-    probability depends (slightly) on what else is in its batch. docs/log.md says how much quality it costs.
+    probability depends (slightly) on what else is in its batch. benchmarks/depth.md says how much quality it costs.
 
     Raises:
         ValueError: this build of PyTorch has no such kernels.
@@ -29,5 +31,7 @@ def quantize(classifier: Classifier) -> None:
     with warnings.catch_warnings():
         # the successor, torchao, is fast on a CPU only behind torch.compile, whose start costs more than it saves here
         warnings.simplefilter("ignore")
-        choice = {nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
+        names = [name for name, layer in classifier.backbone.named_modules() if isinstance(layer, nn.Linear)]
+        setting = torch.ao.quantization.per_channel_dynamic_qconfig
+        choice = {name: setting for name in names if not name.endswith(KEPT)}
         torch.ao.quantization.quantize_dynamic(classifier.backbone, choice, inplace=True)  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,28 +95,27 @@ class Predictor:
         ]
 
     def probabilities(self, ids: Sequence[Sequence[int]]) -> list[float]:
-        """Spam probability of each row of at most `max_length` token ids."""
-        out = [0.0] * len(ids)
+        """Spam probability of each row of at most `max_length` token ids; equal rows are computed once."""
+        found: dict[tuple[int, ...], float] = {}
         with torch.inference_mode():
-            for rows in self._batches(ids):
-                lengths = torch.tensor([len(ids[i]) for i in rows])
+            for rows in self._batches({tuple(row) for row in ids}):
+                lengths = torch.tensor([len(row) for row in rows])
                 width = self.pad_to or int(lengths.max())
                 tokens = torch.full((len(rows), width), self.tokenizer.pad_id)
-                for row, i in zip(tokens, rows, strict=True):
-                    row[: len(ids[i])] = torch.tensor(ids[i])
+                for padded, row in zip(tokens, rows, strict=True):
+                    padded[: len(row)] = torch.tensor(row)
                 logits = self.classifier(tokens, lengths).float() / self.temperature
-                for i, probability in zip(rows, logits.softmax(-1)[:, 1].tolist(), strict=True):
-                    out[i] = probability
-        return out
+                found |= zip(rows, logits.softmax(-1)[:, 1].tolist(), strict=True)
+        return [found[tuple(row)] for row in ids]
 
-    def _batches(self, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Row numbers by length, in batches of at most BATCH_TOKENS tokens with padding."""
-        batch: list[int] = []
-        for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-            if batch and (len(batch) + 1) * (self.pad_to or len(ids[i])) > BATCH_TOKENS:
+    def _batches(self, rows: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """Rows by length (and ids, so that company is a function of the rows), at most BATCH_TOKENS with padding."""
+        batch: list[tuple[int, ...]] = []
+        for row in sorted(rows, key=lambda row: (len(row), row)):
+            if batch and (len(batch) + 1) * (self.pad_to or len(row)) > BATCH_TOKENS:
                 yield batch
                 batch = []
-            batch.append(i)
+            batch.append(row)
         if batch:
             yield batch
 
