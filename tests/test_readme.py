@@ -1,7 +1,10 @@
 """What README tells people to type exists: make targets, overrides that compose, subcommands with their options."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,8 @@ from spamlit.cli import main as spamlit
 from spamlit.cli.train import CONF
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = re.findall(r"```console\n(.*?)```", "\n".join(page.read_text(encoding="utf-8") for page in PAGES), re.DOTALL)
 LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
 COMMANDS_SHOWN = [shlex.split(line, comments=True) for line in LINES]
 
@@ -30,11 +33,18 @@ def test_make_targets_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-@pytest.mark.parametrize("overrides", shown("python", "train.py"), ids=" ".join)
+def one_value(override):
+    """The first of the values that a sweep takes; a list stays one."""
+    key, _, value = override.partition("=")
+    return override if value.startswith("[") else f"{key}={re.findall(r'[^(),]+', value)[-1 if '(' in value else 0]}"
+
+
+@pytest.mark.parametrize(
+    "overrides", [line for line in shown("python", "train.py") if "--" not in line[0]], ids=" ".join
+)
 def test_overrides_compose(overrides):
-    single = overrides  # of a sweep, its first job
-    if "-m" in overrides:
-        single = [text.split(",")[0] if "=" in text else text for text in overrides if text != "-m"]
+    goes_on = any(text.startswith("ckpt=") for text in overrides)  # what it goes on with, it brings itself
+    single = [one_value(text) for text in overrides if text != "-m" and not (goes_on and text.startswith("hydra."))]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*single, "run_dir=none"])
     assert cfg.model.trainable
@@ -50,6 +60,15 @@ def test_subcommands_and_options_exist(arguments):
 
 
 def test_every_command_in_the_readme_is_looked_at():
-    known = {"make", "python", "spamlit", "tensorboard"}
+    known = {"make", "python", "spamlit", "tensorboard", "eval"}
     assert {command[0] for command in COMMANDS_SHOWN} <= known
-    assert len(shown("python", "train.py")) >= 7
+    assert len(shown("python", "train.py")) >= 20
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("eval")])
+def test_shells_are_told_how_to_complete(line):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    told = subprocess.run(
+        ["bash", "-c", f"{line}\ncomplete"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert re.search(r"complete .*completion.* (python|spamlit)$", told.stdout, re.MULTILINE), told.stderr

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from spamlit.analysis.compare import rich_table, runs_table, write_table
+from spamlit.analysis.compare import rich_groups, rich_table, runs_table, seed_groups, write_table
 from spamlit.cli import main
 
 
@@ -78,6 +78,77 @@ def test_the_terminal_shows_the_choice_and_the_main_figures(sweep: Path) -> None
     text = shown(runs_table([sweep]))
     assert all(word in text for word in ("model.trainable", "last_block", "val/f1", "0.9500", "test/f1", "2.0000"))
     assert "test/mcc" not in text
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    """Two choices, three seeds each; all of the model is 0.02, 0.03 and 0.04 better than the head."""
+    folder = tmp_path / "seeds"
+    for n, (trainable, seed) in enumerate((trainable, seed) for trainable in ("head", "all") for seed in (1, 2, 3)):
+        f1 = 0.80 + 0.05 * (seed - 1) + (trainable == "all") * (0.01 + 0.01 * seed)
+        finished(folder / str(n), f1, 0.5, (f"model.trainable={trainable}", f"seed={seed}", "threads=1"))
+    return folder
+
+
+def test_means_over_seeds_and_paired_differences_to_the_best(seeds: Path) -> None:
+    groups = seed_groups(runs_table([seeds]))
+    assert groups is not None
+    assert groups["model.trainable"].tolist() == ["all", "head"]
+    assert groups["runs"].tolist() == [3, 3]
+    assert groups["val/f1"].tolist() == pytest.approx([0.88, 0.85])
+    assert groups["val/f1 ±"][1] == pytest.approx(4.3027 * 0.05 / 3**0.5, rel=1e-4)
+    assert pd.isna(groups["val/f1 Δ"][0])
+    assert groups["val/f1 Δ"][1] == pytest.approx(-0.03)
+    assert groups["val/f1 Δ±"][1] == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)  # of the pairs: far narrower
+    assert "threads" not in groups
+
+
+def test_the_baseline_can_be_chosen(seeds: Path) -> None:
+    groups = seed_groups(runs_table([seeds]), ["model.trainable=head"])
+    assert groups is not None
+    assert groups["val/f1 Δ"][0] == pytest.approx(0.03)
+    with pytest.raises(ValueError, match=r"model.trainable=none fits 0 of the groups.*model.trainable=all; model"):
+        seed_groups(runs_table([seeds]), ["model.trainable=none"])
+
+
+def test_only_seeds_make_one_group(seeds: Path) -> None:
+    groups = seed_groups(runs_table([seeds / n for n in "012"]))
+    assert groups is not None
+    assert groups["runs"].tolist() == [3]
+    assert groups["val/f1"][0] == pytest.approx(0.85)
+
+
+def test_a_figure_that_some_runs_lack(seeds: Path) -> None:
+    for n, value in (("0", 0.1), ("1", 0.3)):  # two of the head's, none of the whole model's
+        metrics = json.loads((seeds / n / "metrics.json").read_text()) | {"reserve/fpr": value}
+        (seeds / n / "metrics.json").write_text(json.dumps(metrics))
+    groups = seed_groups(runs_table([seeds]))
+    assert groups is not None
+    assert groups["reserve/fpr"].tolist() == pytest.approx([float("nan"), 0.2], nan_ok=True)
+    assert pd.isna(groups["reserve/fpr Δ"]).all()
+    assert "nan" not in shown_groups(groups)
+
+
+def test_without_several_seeds_there_are_no_groups(sweep: Path, seeds: Path) -> None:
+    assert seed_groups(runs_table([sweep])) is None
+    assert seed_groups(runs_table([seeds / "0", seeds / "4"])) is None
+
+
+def test_the_command_shows_the_groups(seeds: Path) -> None:
+    done = CliRunner().invoke(main, ["compare", str(seeds), "--baseline", "model.trainable=head"])
+    assert done.exit_code == 0, done.output
+    written = pd.read_csv(seeds / "compare-groups.csv")
+    assert written["test/f1 Δ"][0] == pytest.approx(0.03)
+    assert "+0.0300 ± 0.0248" in shown_groups(seed_groups(runs_table([seeds]), ["model.trainable=head"]))
+    assert CliRunner().invoke(main, ["compare", str(seeds), "--baseline", "seed=9"]).exit_code == 2
+
+
+def shown_groups(groups: pd.DataFrame | None) -> str:
+    assert groups is not None
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(rich_groups(groups))
+    return capture.get()
 
 
 def test_the_csv_holds_everything(sweep: Path, tmp_path: Path) -> None:

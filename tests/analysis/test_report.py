@@ -11,7 +11,7 @@ import pytest
 from markupsafe import Markup
 from tests.runs import tiny_run
 
-from spamlit.analysis.report import read_scalars, write_report
+from spamlit.analysis.report import curves_figure, read_scalars, write_report
 from spamlit.training.metrics import METRICS
 
 CHROMIUM = shutil.which("chromium")
@@ -74,6 +74,20 @@ def test_the_curves_end_with_training(run: Path) -> None:
     assert len(curves["train/loss"][0]) == steps
     assert len(curves["val/loss"][0]) == len(curves["val/f1"][0]) == 3
     assert len(curves["final/val/f1"][0]) == 1
+
+
+def test_the_figure_of_the_curves_counts_epochs_and_examples(run: Path) -> None:
+    assert "examples seen" in page(run)
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((run / "run.json").read_text())
+    loss, accuracy = curves_figure(read_scalars(run / "tensorboard"), record["steps_per_epoch"], 8).axes
+    epochs = {line.get_label(): list(line.get_xdata()) for line in accuracy.lines}
+    assert epochs == {"training": [1, 2, 3], "validation": [1, 2, 3], "validation F1": [1, 2, 3]}
+    assert len(loss.lines[0].get_xdata()) == record["steps"]
+    assert loss.lines[0].get_xdata()[-1] == 3
+    [above] = loss.child_axes
+    loss.figure.draw_without_rendering()
+    assert above.get_xlim()[1] == pytest.approx(loss.get_xlim()[1] * record["steps_per_epoch"] * 8)
 
 
 def test_a_run_that_trained_nothing_has_a_report(tmp_path: Path) -> None:

@@ -1,47 +1,17 @@
 """The training command: what is refused and how, sweeps, resuming, Ctrl-C, two processes."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from tests.synthetic import byte_tokenizer, write_collection
+from tests.cli.command import run
+from tests.synthetic import write_collection
 
 from spamlit.cli import main as spamlit
-from spamlit.cli import train as command
-
-ROOT = Path(__file__).parents[2]
-SMALL = ["backbone=tiny", "trainer.max_epochs=1", "optimizer.lr=1e-3", "report=false", "~callbacks.progress"]
-SMALL += ["+trainer.enable_progress_bar=false"]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working folder with a collection of ninety messages, and nothing to fetch."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPAMLIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("spamlit.data.datamodule.load_tokenizer", lambda name: byte_tokenizer())
-    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
-    return tmp_path
-
-
-def run(*overrides):
-    """Runs the command in this process; gives its exit code."""
-    argv = sys.argv
-    try:
-        command.main([*SMALL, "data.source=collection", *overrides])
-    except SystemExit as stop:
-        return stop.code or 0
-    finally:
-        sys.argv = argv
-    return 0
-
+from spamlit.cli.train import resumed
 
 REFUSED = {
     "model.trainable=last_blok": "last_blok: choose one of none, head, last_block",
@@ -74,7 +44,9 @@ REFUSED = {
     "callbacks.last.every_n_steps=0": "every_n_steps=0",
     "scheduler.warmup=2": "scheduler.warmup=2",
     "ckpt=nowhere": "nowhere is not a run folder",
-    "ckpt=nowhere -m": "Leave out --multirun",
+    "ckpt=nowhere -m": "nowhere is not the folder of a sweep",
+    "ckpt=latest -m": "it has no multirun.yaml",
+    "threads=0": "threads=0",
 }
 
 
@@ -143,37 +115,12 @@ def test_predict_goes_through_the_bundle(folder):
 
 def test_ckpt_goes_on_with_the_runs_own_settings(folder):
     assert run("model.trainable=head", "seed=3", "hydra.run.dir=first") == 0
-    argv = command.resumed(["ckpt=first", "trainer.max_epochs=4"])
+    argv = resumed(["ckpt=first", "trainer.max_epochs=4"])
     assert "model.trainable=head" in argv
     assert "seed=3" in argv
     assert argv.count("trainer.max_epochs=4") == 1
     assert "trainer.max_epochs=1" not in argv
     assert f"hydra.run.dir={(folder / 'first').resolve()}" in argv
-
-
-@pytest.fixture
-def start():
-    """start(*overrides, cwd=…): the command as a process with the real vocabulary; none outlives the test."""
-    started = []
-    yield lambda *overrides, cwd: started.append(_start(*overrides, cwd=cwd)) or started[-1]
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def _start(*overrides, cwd):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    options = [*SMALL, "data.source=collection", *overrides]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *options],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # a shell that started the tests in the background has Ctrl-C ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
 
 
 @pytest.mark.assets

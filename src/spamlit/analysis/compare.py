@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Runs side by side, and their means over seeds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 from rich.table import Table
 
+from spamlit.analysis.statistics import difference, mean_interval
 from spamlit.assets import atomic_write
-from spamlit.training.run_folder import read_json
+from spamlit.training.run_folder import HOW, read_json, stored_overrides
 
+SEED = "seed"
+GROUP_SHOWN = ("val/f1", "test/f1", "test/accuracy", "reserve/fpr")
+DIFFERENCES = ("val/f1", "test/f1")
 SHOWN = ("val/f1", "val/accuracy", "val/loss", "test/f1", "test/accuracy", "reserve/fpr", "seconds")
 
 
@@ -53,22 +56,94 @@ def rich_table(table: pd.DataFrame) -> Table:
     return shown
 
 
+def seed_groups(table: pd.DataFrame, baseline: Sequence[str] = ()) -> pd.DataFrame | None:
+    """Means over the runs that differ in nothing but their seed; None where no two do.
+
+    Args:
+        table: of `runs_table`.
+        baseline: `key=value` of the one group that the others are compared with; by default the first.
+
+    Returns:
+        A row a group, the best mean validation F1 first: its overrides, `runs`, of each figure the mean (its own name)
+        and the half width of the 95 % interval (`… ±`), and the difference to the baseline (`… Δ`, `… Δ±`), which is
+        paired where two or more seeds are the same.
+
+    Raises:
+        ValueError: no group, or several, that fit the baseline.
+    """
+    keys = [name for name in _overridden(table) if name != SEED]
+    figures = [str(name) for name in table if "/" in str(name) or name == "seconds"]
+    groups = [runs for _, runs in table.groupby(keys, dropna=False, sort=False)] if keys else [table]
+    if SEED not in table or len(groups) == len(table):
+        return None
+    groups.sort(key=lambda runs: (-runs["val/f1"].mean(), runs["val/loss"].mean()))
+    choices = [runs[keys].iloc[0].to_dict() for runs in groups]
+    by_seed = [runs.groupby(SEED)[figures].mean() for runs in groups]
+    reference = _baseline(choices, baseline)
+
+    def of_seed(group: int, figure: str) -> dict[str, float]:
+        return {str(seed): float(value) for seed, value in by_seed[group][figure].dropna().items()}
+
+    rows = []
+    for i, (runs, choice) in enumerate(zip(groups, choices, strict=True)):
+        row = choice | {"runs": len(runs)}
+        for name in figures:
+            row[name], row[f"{name} ±"] = mean_interval(runs[name].dropna().tolist())
+            if i != reference:
+                row[f"{name} Δ"], row[f"{name} Δ±"] = difference(of_seed(i, name), of_seed(reference, name))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def rich_groups(groups: pd.DataFrame) -> Table:
+    """The means with their intervals, and the differences of F1, for a terminal."""
+    shown = Table()
+    keys = [str(name) for name in groups.columns[: groups.columns.get_loc("runs")]]
+    for name in (*keys, "runs"):
+        shown.add_column(name, justify="right" if name == "runs" else "left")
+    figures = [name for name in GROUP_SHOWN if name in groups]
+    changes = [f"{name} Δ" for name in DIFFERENCES if f"{name} Δ" in groups]
+    for name in (*figures, *changes):
+        shown.add_column(name, justify="right")
+    for row in groups.to_dict("records"):
+        means = [f"{_text(row[name])}{_half(row[f'{name} ±'])}" for name in figures]
+        differences = ["" if pd.isna(row[name]) else f"{row[name]:+.4f}{_half(row[f'{name}±'])}" for name in changes]
+        shown.add_row(*(_text(row[key]) for key in keys), str(row["runs"]), *means, *differences)
+    return shown
+
+
+def _half(value: float) -> str:
+    return "" if pd.isna(value) else f" ± {value:.4f}"
+
+
+def _baseline(choices: Sequence[dict[Any, Any]], wanted: Sequence[str]) -> int:
+    """The number of the one choice that has all the wanted `key=value`s; the first where nothing is wanted."""
+    pairs = [text.partition("=")[::2] for text in wanted]
+    fitting = [i for i, choice in enumerate(choices) if all(str(choice.get(key)) == value for key, value in pairs)]
+    if not wanted or len(fitting) == 1:
+        return fitting[0]
+    there = "; ".join(",".join(f"{key}={value}" for key, value in choice.items()) for choice in choices)
+    raise ValueError(f"--baseline {' '.join(wanted)} fits {len(fitting)} of the groups, not one: {there}.")
+
+
+def _overridden(table: pd.DataFrame) -> list[str]:
+    return [str(name) for name in table if "/" not in str(name) and name not in ("run", "seconds")]
+
+
 def _columns(table: pd.DataFrame) -> list[str]:
-    overrides = [name for name in table if "/" not in str(name) and name not in ("run", "seconds")]
-    return ["run", *map(str, overrides), *(name for name in SHOWN if name in table)]
+    return ["run", *_overridden(table), *(name for name in SHOWN if name in table)]
 
 
 def _row(run: Path) -> dict[str, Any]:
-    overrides = _overrides(run / ".hydra" / "overrides.yaml")
+    overrides = _overrides(stored_overrides(run) or [])
     seconds = read_json(run / "run.json")["timing"]["total"] if (run / "run.json").exists() else None
     return {"run": str(run), **overrides, **read_json(run / "metrics.json"), "seconds": seconds}
 
 
-def _overrides(path: Path) -> dict[str, str]:
+def _overrides(stored: Sequence[str]) -> dict[str, str]:
     """`key=value` of each override, under `= key` so that it cannot be taken for a metric."""
-    stored: Sequence[Any] = list(OmegaConf.load(path)) if path.exists() else []
-    pairs = (str(text).lstrip("+~").partition("=") for text in stored)
-    return {f"= {key}": value for key, _, value in pairs if key != "ckpt"}
+    pairs = (text.lstrip("+~").partition("=") for text in stored)
+    return {f"= {key}": value for key, _, value in pairs if key not in HOW}
 
 
 def _text(value: object) -> str:

@@ -25,10 +25,12 @@ from spamlit.training.run_folder import read_json
 from spamlit.training.tensorboard import confusion_figure
 
 SPLITS = ("validation", "test")
+Scalars = dict[str, tuple[list[int], list[float]]]
+"""Steps and values by name."""
 
 
 def write_report(run: Path) -> Path:
-    """Writes `report.html` into a finished run folder and gives its path.
+    """Writes `report.html` and `curves.png` into a finished run folder and gives the path of the first.
 
     Raises:
         FileNotFoundError: the run has not finished: metrics.json, run.json, predictions.csv or a split is missing.
@@ -37,6 +39,10 @@ def write_report(run: Path) -> Path:
     predictions = pd.read_csv(run / "predictions.csv")
     record = read_json(run / "run.json")
     scalars = read_scalars(run / "tensorboard")
+    examples = (
+        record["hyperparameters"]["data.batch_size"] * record["hyperparameters"]["trainer.accumulate_grad_batches"]
+    )
+    curves = curves_figure(scalars, record["steps_per_epoch"], examples)
     environment = jinja2.Environment(loader=jinja2.PackageLoader("spamlit.analysis", "."), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         name="/".join(run.absolute().parts[-2:]),
@@ -44,16 +50,18 @@ def write_report(run: Path) -> Path:
         record=record,
         figures=METRICS,
         threshold=threshold,
-        curves=svg(curves_figure(scalars)),
+        curves=svg(curves),
         splits=[split_section(run, split, predictions, threshold) for split in SPLITS],
     )
+    with atomic_write(run / "curves.png") as temporary:
+        curves.savefig(temporary, format="png", dpi=150)
     path = run / "report.html"
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def read_scalars(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+def read_scalars(folder: Path) -> Scalars:
     """Steps and values of each scalar that TensorBoard holds; of steps that a resumed run repeated, the last."""
     if not folder.is_dir():  # a run without logger
         return {}
@@ -66,12 +74,20 @@ def read_scalars(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     return found
 
 
-def curves_figure(scalars: dict[str, tuple[list[int], list[float]]]) -> Figure:
-    """Training and validation loss, and validation F1 and accuracy, by optimizer step."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
+def curves_figure(scalars: Scalars, steps_per_epoch: int, examples_per_step: int) -> Figure:
+    """Loss, and accuracy with validation F1, against epochs (below) and examples seen (above).
+
+    The training accuracy of an epoch is that of its batches as they were trained on.
+    """
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _plot(left, scalars, {"train/loss": "training", "val/loss": "validation"}, "loss")
-    _plot(right, scalars, {"val/f1": "F1", "val/accuracy": "accuracy"}, "validation")
+    _plot(left, scalars, steps_per_epoch, {"train/loss": "training", "val/loss": "validation"}, "loss")
+    accuracies = {"train/accuracy": "training", "val/accuracy": "validation", "val/f1": "validation F1"}
+    _plot(right, scalars, steps_per_epoch, accuracies, "accuracy")
+    per_epoch = steps_per_epoch * examples_per_step
+    for axes in (left, right):
+        above = axes.secondary_xaxis("top", functions=(lambda x: x * per_epoch, lambda x: x / per_epoch))
+        above.set_xlabel("examples seen")
     return figure
 
 
@@ -115,10 +131,12 @@ def svg(figure: Figure) -> Markup:
     return Markup(text[text.index("<svg") :])
 
 
-def _plot(axes: Axes, scalars: dict[str, tuple[list[int], list[float]]], names: dict[str, str], title: str) -> None:
+def _plot(axes: Axes, scalars: Scalars, steps_per_epoch: int, names: dict[str, str], title: str) -> None:
     for tag, label in names.items():
-        if tag in scalars and scalars[tag][0]:
-            axes.plot(*scalars[tag], label=label, marker="." if len(scalars[tag][0]) < 20 else "")
-    axes.set(xlabel="step", ylabel=title)
+        steps, values = scalars.get(tag, ([], []))
+        if steps:  # Lightning counts them from 0
+            epochs = [(step + 1) / steps_per_epoch for step in steps]
+            axes.plot(epochs, values, label=label, marker="." if len(steps) < 20 else "")
+    axes.set(xlabel="epochs", ylabel=title)
     if axes.lines:
         axes.legend()

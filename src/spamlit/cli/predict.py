@@ -13,8 +13,9 @@ from spamlit.cli.imports import lasting_imports
 @click.option(
     "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is faster."
 )
+@click.option("--percent", is_flag=True, help="Show probabilities as percentages.")
 @click.argument("texts", nargs=-1, required=True)
-def command(run: str, threshold: float | None, precision: str, texts: tuple[str, ...]) -> None:
+def command(run: str, threshold: float | None, precision: str, percent: bool, texts: tuple[str, ...]) -> None:
     """Print label, spam probability and text of each of TEXTS, one a line.
 
     spamlit predict --run latest "You have been selected to receive a cash prize"
@@ -25,4 +26,5 @@ def command(run: str, threshold: float | None, precision: str, texts: tuple[str,
     predictor = Predictor.load(run, precision=precision)
     for text, answer in zip(texts, predictor.classify(texts, threshold=threshold), strict=True):
         flag = f"  [{answer.flag}]" if answer.flag else ""
-        click.echo(f"{answer.label}  {answer.probability:.4f}  {text}{flag}")
+        probability = f"{answer.probability:.2%}" if percent else f"{answer.probability:.4f}"
+        click.echo(f"{answer.label}  {probability}  {text}{flag}")

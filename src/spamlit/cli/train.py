@@ -15,21 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from spamlit.cli.group import INTERRUPTED, one_line, user_error
 from spamlit.cli.imports import lasting_imports
+from spamlit.cli.sweep import OBJECTIVE, JobFailedError, shown
 from spamlit.model.allocator import keep_freed_memory
-from spamlit.training.run_folder import find_run
+from spamlit.training.run_folder import find_run, find_sweep, is_sweep, stored_overrides
 
 _PACKAGE = Path(__file__).parents[1]
 CONF = next((path for path in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if path.is_dir()), _PACKAGE / "conf")
 
+MULTIRUN = ("-m", "--multirun")
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs what the command line says; exit codes: 1 a job failed, 2 a user error, 130 Ctrl-C."""
-    failures: list[str] = []
-
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-    def job(cfg: DictConfig) -> float | None:
-        return run_job(cfg, failures)
-
+    """Runs what the command line says; exit codes: 1 a job of a sweep failed, 2 a user error, 130 Ctrl-C."""
     given = flags_first(sys.argv[1:] if arguments is None else arguments)
     try:
         given = resumed(given)
@@ -39,19 +36,21 @@ def main(arguments: list[str] | None = None) -> None:
     # Lightning starts further processes (trainer=ddp) with this very command line: it must name a script that takes it
     sys.argv = [str(Path(__file__).resolve()), *given]
     keep_freed_memory()
-    job()
-    if failures:
-        click.echo(f"{len(failures)} of the jobs failed; the others are whole:", err=True)
-        for failure in failures:
-            click.echo(f"  {failure}", err=True)
-        sys.exit(1)
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
 
 
-def run_job(cfg: DictConfig, failures: list[str]) -> float | None:
-    """One job. A user error ends a single run; in a sweep it is kept for the end and the rest goes on."""
+def run_job(cfg: DictConfig) -> float | None:
+    """One job; gives what a sweep compares.
+
+    Raises:
+        JobFailedError: a user error in a job of a sweep; in a single run it ends the program.
+        KeyboardInterrupt: Ctrl-C in a sweep; the same.
+    """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         with lasting_imports() if "lightning" not in sys.modules else nullcontext():  # not after a sweep's first job
+            import torch
+
             from spamlit.cli.summary import print_summary  # seconds of imports, in which Ctrl-C counts too
             from spamlit.training.train import train
 
@@ -60,49 +59,68 @@ def run_job(cfg: DictConfig, failures: list[str]) -> float | None:
                 f"trainer.devices={cfg.trainer.devices} cannot be part of a sweep: run its jobs one by one, or choose "
                 "a trainer of one process."
             )
+        if isinstance(cfg.threads, int) and cfg.threads > 0:  # else train() refuses it
+            torch.set_num_threads(cfg.threads)
         run = train(cfg)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; to go on: python train.py ckpt={_shown(cfg)}", err=True)
+        if sweep:
+            raise
+        click.echo(f"interrupted; to go on: python train.py ckpt={shown(Path(cfg.run_dir))}", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
         kind = user_error(error)
         if kind is None or os.environ.get("SPAMLIT_DEBUG", "0") not in ("", "0"):
             raise
-        room = f". Make room and go on: python train.py ckpt={_shown(cfg)}" if "No space left" in str(error) else ""
+        folder = shown(Path(cfg.run_dir))
+        room = f". Make room and go on: python train.py ckpt={folder}" if "No space left" in str(error) else ""
         click.echo(f"error: {one_line(error)}{room}", err=True)
-        if not sweep:
-            sys.exit(kind.exit_code)
-        failures.append(f"{HydraConfig.get().job.override_dirname or 'defaults'}: {one_line(error)}")
-        return float("nan")
+        if sweep:
+            raise JobFailedError(one_line(error)) from None
+        sys.exit(kind.exit_code)
     if run.trainer.is_global_zero:
         if cfg.report:
             from spamlit.analysis.report import write_report
 
             write_report(run.folder)
         print_summary(run.folder, run.metrics)
-    return run.metrics.get("val/f1")
+    return run.metrics.get(OBJECTIVE)
 
 
 def resumed(arguments: list[str]) -> list[str]:
-    """The command line of the run that `ckpt=` names, in its own folder, with what is given now on top.
+    """The command line of the run or sweep that `ckpt=` names, in its own folder, with what is given now on top.
 
     Raises:
-        RunNotFoundError: no such run.
-        ValueError: `ckpt=` in a sweep.
+        RunNotFoundError: no such run; with `-m`, no such sweep.
     """
     name = next((text.removeprefix("ckpt=") for text in arguments if text.startswith("ckpt=")), "")
     if name in ("", "null"):
         return arguments
-    if "-m" in arguments or "--multirun" in arguments:
-        raise ValueError(f"ckpt={name} goes on with one run; it cannot be part of a sweep. Leave out --multirun.")
-    folder = find_run(name)
-    stored = folder / ".hydra" / "overrides.yaml"
-    if not stored.is_file():
+    sweep = any(flag in arguments for flag in MULTIRUN) or is_sweep(Path(name))
+    folder = find_sweep(name) if sweep else find_run(name)
+    given = [text for text in arguments if not text.startswith(("ckpt=", "hydra.run.dir=", "hydra.sweep.dir="))]
+    keys = {_key(text) for text in given} | {"ckpt", "hydra.mode", "hydra.run.dir", "hydra.sweep.dir"}
+    before = [text for text in (_of_sweep(folder) if sweep else _of_run(folder)) if _key(text) not in keys]
+    if sweep:
+        return flags_first(["-m", *before, *(text for text in given if text not in MULTIRUN), _dir("sweep", folder)])
+    return [*before, *given, f"ckpt={folder.resolve()}", _dir("run", folder)]
+
+
+def _of_run(folder: Path) -> list[str]:
+    """What was given on the command line of a run; a job of a sweep goes on alone."""
+    overrides = stored_overrides(folder)
+    if overrides is None:
         raise ValueError(f"{folder} is not a run folder: it has no .hydra/overrides.yaml.")
-    given = [text for text in arguments if not text.startswith(("ckpt=", "hydra.run.dir="))]
-    keys = {_key(text) for text in given} | {"ckpt"}
-    before = [str(text) for text in OmegaConf.to_object(OmegaConf.load(stored)) if _key(str(text)) not in keys]  # type: ignore[union-attr]
-    return [*before, *given, f"ckpt={folder.resolve()}", f"hydra.run.dir={folder.resolve()}"]
+    return [text for text in overrides if _key(text) not in ("sweep", "launcher")]
+
+
+def _of_sweep(folder: Path) -> list[str]:
+    """What was given on the command line of a sweep, for its jobs and for Hydra."""
+    stored = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
+    return [str(text) for text in (*stored.task, *stored.hydra)]
+
+
+def _dir(kind: str, folder: Path) -> str:
+    return f"hydra.{kind}.dir={folder.resolve()}"
 
 
 def flags_first(arguments: list[str]) -> list[str]:
@@ -111,7 +129,7 @@ def flags_first(arguments: list[str]) -> list[str]:
     >>> flags_first(["seed=1,2", "-m"])
     ['-m', 'seed=1,2']
     """
-    return sorted(arguments, key=lambda text: text not in ("-m", "--multirun"))
+    return sorted(arguments, key=lambda text: text not in MULTIRUN)
 
 
 def _key(override: str) -> str:
@@ -121,11 +139,6 @@ def _key(override: str) -> str:
     ('experiment', 'callbacks.best', 'optimizer.lr')
     """
     return override.split("=", 1)[0].lstrip("+~").split("@")[0]
-
-
-def _shown(cfg: DictConfig) -> str:
-    folder = Path(cfg.run_dir)
-    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 @click.command(

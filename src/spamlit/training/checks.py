@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,9 @@ from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
 from spamlit.model.weights import WEIGHTS
 from spamlit.training.optimizer import DECAYS
+
+EXTRAS = ("wandb", "mlflow")
+"""Loggers whose package is an extra of the same name."""
 
 
 def check(cfg: DictConfig) -> None:
@@ -40,6 +44,11 @@ def check(cfg: DictConfig) -> None:
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     _check_lora(cfg)
+    if cfg.threads is not None and (not isinstance(cfg.threads, int) or cfg.threads < 1):
+        raise ValueError(f"threads={cfg.threads}: choose a whole number from 1 on, or null for as many as cores.")
+    for name in OmegaConf.select(cfg, "logger") or {}:
+        if name in EXTRAS and find_spec(str(name)) is None:
+            raise ValueError(f'logger={name} needs a package that is not here: pip install "spamlit[{name}]".')
     _check_trainer(cfg.trainer, fused=cfg.optimizer.get("fused", False))
 
 

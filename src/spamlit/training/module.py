@@ -69,6 +69,7 @@ class SpamModule(LightningModule):
         self._rows: dict[str, list[Predictions]] = {}
         self.predictions: dict[str, Predictions] = {}
         self.results: dict[str, float] = {}
+        self._right: list[Tensor] = []
         self._rng: Tensor | None = None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -81,7 +82,15 @@ class SpamModule(LightningModule):
         losses = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
         loss = losses / self._global_weight(labels, weights)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        self._right.append((logits.detach().argmax(dim=-1) == labels)[labels != IGNORED])
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Accuracy on the training messages, each as the step found it."""
+        if self._right:
+            right = torch.cat(self._right).float().mean()
+            self.log("train/accuracy", right, sync_dist=self.trainer.world_size > 1)
+        self._right = []
 
     def _global_weight(self, labels: Tensor, weights: Tensor | None) -> Tensor:
         """Weight of the global batch's rows by processes: the divisor that keeps DDP exact."""

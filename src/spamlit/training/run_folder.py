@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from spamlit.assets import atomic_write
 
 OUTPUTS = Path("outputs")
+HOW = ("ckpt", "threads", "sweep", "launcher")
+"""Keys of the command line that say how a run is made, not what it computes."""
 _TIME = re.compile(r"\d\d-\d\d-\d\d")
 
 
@@ -24,7 +30,7 @@ def find_run(name: str | Path, outputs: Path = OUTPUTS) -> Path:
         RunNotFoundError: there is none.
     """
     if str(name) == "latest":
-        runs = sorted(_runs(outputs), key=lambda run: run.stat().st_mtime)
+        runs = sorted(_runs(outputs), key=_modified)
         if not runs:
             raise RunNotFoundError(f"no run below {outputs.resolve()}: make one with `python train.py`.")
         return runs[-1]
@@ -32,6 +38,22 @@ def find_run(name: str | Path, outputs: Path = OUTPUTS) -> Path:
     if not path.is_dir():
         newest = ", ".join(str(run) for run in sorted(_runs(outputs))[-3:]) or "none"
         raise RunNotFoundError(f"{path} is not a run folder. The newest ones: {newest}; `latest` names the newest.")
+    return path
+
+
+def find_sweep(name: str | Path, outputs: Path = OUTPUTS) -> Path:
+    """The folder of a sweep: a path to it, or `latest` for the newest one below `outputs`.
+
+    Raises:
+        RunNotFoundError: there is none.
+    """
+    sweeps = sorted((path.parent for path in outputs.glob("multirun/*/*/multirun.yaml")), key=_modified)
+    if str(name) == "latest" and sweeps:
+        return sweeps[-1]
+    path = Path(name)
+    if str(name) == "latest" or not is_sweep(path):
+        newest = ", ".join(map(str, sweeps[-3:])) or "none"
+        raise RunNotFoundError(f"{path} is not the folder of a sweep (it has no multirun.yaml). The newest: {newest}.")
     return path
 
 
@@ -44,7 +66,7 @@ def find_bundle(name: str | Path, outputs: Path = OUTPUTS) -> Path:
     if str(name) == "latest":
         finished = [run for run in _runs(outputs) if is_bundle(run / "classifier")]
         if finished:
-            return max(finished, key=lambda run: run.stat().st_mtime) / "classifier"
+            return max(finished, key=_modified) / "classifier"
     path = find_run(name, outputs)
     for folder in (path, path / "classifier"):
         if is_bundle(folder):
@@ -57,6 +79,38 @@ def find_bundle(name: str | Path, outputs: Path = OUTPUTS) -> Path:
 def is_bundle(path: Path) -> bool:
     """Whether a folder is a bundle that predicts."""
     return (path / "config.json").is_file() and (path / "model.safetensors").is_file()
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder holds the jobs of a sweep."""
+    return (path / "multirun.yaml").is_file()
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run wrote all that it writes."""
+    if not (run / "metrics.json").is_file() or not (run / "run.json").is_file():
+        return False
+    config = run / ".hydra" / "config.yaml"
+    wants_report = config.is_file() and OmegaConf.select(OmegaConf.load(config), "report")
+    return not wants_report or (run / "report.html").is_file()
+
+
+def stored_overrides(run: Path) -> list[str] | None:
+    """What was given on the command line of a run; None where that was not recorded, or not to the end."""
+    try:
+        stored = OmegaConf.load(run / ".hydra" / "overrides.yaml")
+    except (FileNotFoundError, YAMLError):
+        return None
+    return [str(override) for override in stored]
+
+
+def identity(overrides: Iterable[str]) -> frozenset[str]:
+    """What a run computes: its overrides but for those that only say how.
+
+    >>> identity(["sweep=seeds", "seed=1", "threads=2"])
+    frozenset({'seed=1'})
+    """
+    return frozenset(text for text in overrides if text.split("=", 1)[0].lstrip("+") not in HOW)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -76,3 +130,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _runs(outputs: Path) -> list[Path]:
     found = [*outputs.glob("*/*/.hydra"), *outputs.glob("multirun/*/*/*/.hydra")]
     return [folder.parent for folder in found if _TIME.search(str(folder))]
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime

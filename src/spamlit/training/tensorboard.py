@@ -1,4 +1,4 @@
-"""What TensorBoard shows at the end of a run: hyperparameters with final metrics, curve, confusion matrix, mistakes."""
+"""What the loggers show at the end of a run: hyperparameters with final metrics; in TensorBoard also pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_confusion_matrix
@@ -26,10 +26,10 @@ def log_results(
     threshold: float,
     step: int,
 ) -> None:
-    """Writes a finished run's results to each TensorBoard logger there is.
+    """Writes a finished run's results to each logger there is; Weights & Biases' run ends with that.
 
     Args:
-        loggers: the trainer's; others than TensorBoard's get their scalars from Lightning.
+        loggers: the trainer's; TensorBoard's gets curves, confusion matrices and mistakes besides.
         hyperparameters: flat names and values.
         metrics: final metrics, shown beside the hyperparameters.
         predictions: by split; `validation` and `test` are drawn.
@@ -39,6 +39,10 @@ def log_results(
     """
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(hyperparameters))
+            logger.log_metrics(dict(metrics), step=step)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
             continue
         logger.log_hyperparams(dict(hyperparameters), dict(metrics), step=step)
         writer = logger.experiment

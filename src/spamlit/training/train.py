@@ -148,25 +148,30 @@ def make_data(cfg: DictConfig) -> SMSDataModule:
 
 
 def make_trainer(cfg: DictConfig) -> Trainer:
-    """The Lightning trainer with the configured callbacks and logger."""
+    """The Lightning trainer with the configured callbacks and loggers (`~logger`: none)."""
     callbacks: list[Callback] = [
         hydra.utils.instantiate(each) for each in (OmegaConf.select(cfg, "callbacks") or {}).values()
     ]
-    logger = OmegaConf.select(cfg, "logger")  # ~logger leaves it out
+    loggers = [hydra.utils.instantiate(each) for each in (OmegaConf.select(cfg, "logger") or {}).values()]
     trainer: Trainer = hydra.utils.instantiate(
         cfg.trainer,
         callbacks=callbacks,
-        logger=hydra.utils.instantiate(logger) if logger else False,
+        logger=loggers,
         plugins=[AtomicCheckpointIO()],
     )
     return trainer
 
 
-def total_steps(trainer: Trainer, batches: int) -> int:
-    """Optimizer steps of the whole training, with `batches` in an epoch."""
+def epoch_steps(trainer: Trainer, batches: int) -> int:
+    """Optimizer steps of one epoch, with `batches` in it."""
     limit = trainer.limit_train_batches
     taken = int(batches * limit) if isinstance(limit, float) else min(batches, limit or batches)
-    steps = (trainer.max_epochs or 1) * math.ceil(taken / trainer.accumulate_grad_batches)
+    return math.ceil(taken / trainer.accumulate_grad_batches)
+
+
+def total_steps(trainer: Trainer, batches: int) -> int:
+    """Optimizer steps of the whole training, with `batches` in an epoch."""
+    steps = (trainer.max_epochs or 1) * epoch_steps(trainer, batches)
     return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
 
@@ -322,6 +327,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         chosen["model.lora.targets"] = ",".join(lora.targets)
     return chosen | {
         "trainer.max_epochs": cfg.trainer.max_epochs,
+        "trainer.accumulate_grad_batches": cfg.trainer.accumulate_grad_batches,
         "trainer.precision": cfg.trainer.precision,
         "seed": cfg.seed,
     }
@@ -355,5 +361,6 @@ def run_record(
         precision=str(cfg.trainer.precision),
         epochs=module.trainer.current_epoch,
         steps=module.trainer.global_step,
+        steps_per_epoch=epoch_steps(module.trainer, len(data.train_dataloader())),
         timing=timing.total(),
     )
