@@ -1,6 +1,6 @@
 # spamlit. `make` alone lists the targets; ARGS="…" is passed on to the command behind a target.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench lock clean
+.PHONY: help setup train test lint bench ablation lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -39,6 +39,17 @@ lint: setup  ## Check style, formatting, types and the direction of the imports
 
 bench: setup  ## Measure ours and the peers' side by side (hours; ARGS="--quick" for minutes) into benchmarks/
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Rows that train everything, or read the context, take hours on a CPU: ROWS=row01,row02 chooses. A stopped table goes on.
+BACKBONE ?= smollm2-135m
+SEEDS ?= 123
+ROWS ?=
+comma := ,
+ablation: setup  ## Run the published ablation table: BACKBONE=gpt2 SEEDS=123,1,2 ROWS=row01,row16; a stopped one goes on
+	$(BIN)/python train.py sweep=ablation backbone=$(BACKBONE) seed=$(SEEDS) \
+	    hydra.sweep.dir=outputs/ablation/$(BACKBONE) \
+	    $(if $(ROWS),experiment=ablation/$(subst $(comma),$(comma)ablation/,$(ROWS))) $(ARGS)
+	$(BIN)/spamlit ablation outputs/ablation/$(BACKBONE)
 
 # The locks hold for every platform and Python that pyproject.toml admits. UPGRADE=1 takes newer versions where allowed.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(if $(UPGRADE),--upgrade) \

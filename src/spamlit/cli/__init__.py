@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("spamlit.cli.train", "Fine-tune a backbone (the same as `python train.py`)."),
     "predict": ("spamlit.cli.predict", "Label messages with a trained classifier."),
     "compare": ("spamlit.cli.compare", "Tabulate the runs of a sweep, best validation F1 first."),
+    "ablation": ("spamlit.cli.ablation", "Set the runs of the published ablation table beside its figures."),
     "generate": ("spamlit.cli.generate", "Continue a prompt with a pretrained backbone."),
     "fetch": ("spamlit.cli.fetch", "Download and verify data, tokenizers and weights ahead of time."),
     "cache": ("spamlit.cli.cache", "List or clear what spamlit keeps on disk."),

@@ -1,0 +1,132 @@
+"""The ablation table: our runs of its rows beside the published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from spamlit.analysis.statistics import mean_interval
+from spamlit.assets import atomic_write
+from spamlit.training.run_folder import read_json
+
+ROWS = "ablation/row"
+SPLITS = ("train", "val", "test")
+FIGURES = {**{split: f"{split}/accuracy" for split in SPLITS}, "test F1": "test/f1", "minutes": "minutes"}
+"""Our columns, and where their values come from; accuracies and F1 in per cent, as published."""
+
+
+def ablation_table(folder: Path, experiments: Path) -> pd.DataFrame:
+    """One row a published row that was run: what it changes, its published figures, our means over seeds.
+
+    Args:
+        folder: of the sweep's runs.
+        experiments: conf/experiment.
+
+    Returns:
+        Columns `row`, `changes`, `published train|val|test|minutes`, `runs`, and of each of `FIGURES` the mean and half
+        the width of its 95 % interval (`… ±`; NaN for a single run).
+
+    Raises:
+        ValueError: no finished run of any row.
+    """
+    runs = pd.DataFrame(_runs(folder))
+    if runs.empty:
+        raise ValueError(f"no finished run of a row below {folder}: make them with `make ablation`.")
+    rows = []
+    for experiment, same in runs.groupby("experiment"):
+        row: dict[str, Any] = {"row": int(str(experiment).removeprefix(ROWS))}
+        row["changes"] = changes(experiments / f"{experiment}.yaml")
+        published = same["published"].iloc[0]
+        row |= {f"published {name}": published.get(name) for name in (*SPLITS, "minutes")}
+        row["runs"] = len(same)
+        for name in FIGURES:
+            row[name], row[f"{name} ±"] = mean_interval(same[name].tolist())
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("row", ignore_index=True)
+
+
+def changes(experiment: Path) -> str:
+    """What a row's file sets on top of the lesson, as overrides: `model.trainable=all`."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(experiment))
+    content.pop("published", None)
+    based = list(_defaults(content.pop("defaults")))
+    return ", ".join([*based, *_overrides(content, "")]) or "nothing: the lesson"
+
+
+def _defaults(entries: Iterable[str | dict[str, str]]) -> Iterator[str]:
+    for entry in entries:
+        if isinstance(entry, dict):  # override /backbone: gpt2-medium
+            yield from (f"{key.removeprefix('override /')}={value}" for key, value in entry.items())
+        elif entry not in ("_self_", "/experiment/lesson"):
+            yield f"experiment={entry.removeprefix('/experiment/')}"
+
+
+def _overrides(content: Any, path: str) -> Iterator[str]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _overrides(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}={value}".replace("'", "").replace(" ", "")
+
+
+def _runs(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.rglob("metrics.json")):
+        run = path.parent
+        chosen = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        if not str(chosen.get("experiment")).startswith(ROWS):
+            continue
+        figures = read_json(path) | {"minutes": read_json(run / "run.json")["timing"]["total"] / 60}
+        percent = {name: 100 * figures[key] for name, key in FIGURES.items() if name != "minutes"}
+        published = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml").published)
+        yield {"experiment": chosen.experiment, "published": published, **percent, "minutes": figures["minutes"]}
+
+
+def write_ablation(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """ablation.csv, ablation.md and ablation.png in a folder; their paths."""
+    paths = [folder / f"ablation.{kind}" for kind in ("csv", "md", "png")]
+    with atomic_write(paths[0]) as temporary:
+        table.to_csv(temporary, index=False)
+    with atomic_write(paths[1]) as temporary:
+        temporary.write_text(markdown(table), encoding="utf-8")
+    with atomic_write(paths[2]) as temporary:
+        _plot(table, temporary)
+    return paths
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table with published figures on the left, and ours, mean ± half the 95 % interval, on the right."""
+    published = [f"published {name}" for name in (*SPLITS, "minutes")]
+    head = ["row", "changes", *published, "runs", *FIGURES]
+    lines = ["| " + " | ".join(head) + " |", "|---:|---|" + "---:|" * (len(head) - 2)]
+    for row in table.to_dict("records"):
+        theirs = ["" if row[name] is None else f"{row[name]:.2f}" for name in published]
+        ours = [_text(row[name], row[f"{name} ±"]) for name in FIGURES]
+        lines.append("| " + " | ".join([str(row["row"]), row["changes"], *theirs, str(row["runs"]), *ours]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _text(mean: float, half: float) -> str:
+    return f"{mean:.2f}" if pd.isna(half) else f"{mean:.2f} ± {half:.2f}"
+
+
+def _plot(table: pd.DataFrame, path: Path) -> None:
+    """Test accuracy by row: published, and ours with its interval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axis = figure.subplots()
+    at = range(len(table))
+    axis.errorbar(
+        at, table["test"], table["test ±"].fillna(0.0), fmt="o", capsize=3, label="here, mean over seeds, 95 %"
+    )
+    axis.plot(at, table["published test"], "x", color="tab:gray", label="published, one seed")
+    axis.set_xticks(at, [str(row) for row in table["row"]])
+    axis.set_xlabel("row")
+    axis.set_ylabel("test accuracy, %")
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend()
+    figure.savefig(path, format="png", dpi=120)
