@@ -82,7 +82,7 @@ class SpamModule(LightningModule):
         right = (logits.argmax(dim=-1) == batch.labels)[batch.labels != IGNORED]
         self.log(
             "train/accuracy",
-            right.float().mean(),
+            right.float().sum() / max(len(right), 1),  # a process may have none of a batch's rows
             on_step=False,
             on_epoch=True,
             batch_size=len(right),
