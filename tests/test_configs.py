@@ -5,6 +5,9 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from spamlit.cli.train import CONF
@@ -42,6 +45,19 @@ def test_composes_and_instantiates(path, tmp_path, monkeypatch):
     assert trainer.max_epochs or trainer.max_steps > 0
     assert hydra.utils.instantiate(cfg.optimizer).func.__name__ == "adamw"
     assert callable(hydra.utils.instantiate(cfg.scheduler))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] in ("sweep", "launcher")], ids=str)
+def test_what_runs_a_sweep_is_there_and_its_keys_are_known(path):
+    if path.as_posix() in EXTRAS:
+        pytest.importorskip(EXTRAS[path.as_posix()])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"{path.parts[0]}={path.stem}"], return_hydra_config=True)
+        assert {cfg.hydra.sweeper._target_, cfg.hydra.launcher._target_} <= set(Plugins.instance().class_name_to_class)
+        assert (cfg.hydra.mode == RunMode.MULTIRUN) == (path.parts[0] == "sweep")
+        for key, values in cfg.hydra.sweeper.params.items():
+            assert OverridesParser.create().parse_override(f"{key}={values}").get_key_element() == key
+            compose("train", [f"{key}=null"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -43,6 +43,8 @@ def one_value(override):
     "overrides", [line for line in shown("python", "train.py") if "--" not in line[0]], ids=" ".join
 )
 def test_overrides_compose(overrides):
+    if re.search("slurm|submitit", " ".join(overrides)):
+        pytest.importorskip("submitit", reason='pip install "spamlit[slurm]"')
     goes_on = any(text.startswith("ckpt=") for text in overrides)  # what it goes on with, it brings itself
     single = [one_value(text) for text in overrides if text != "-m" and not (goes_on and text.startswith("hydra."))]
     with initialize_config_dir(str(CONF), version_base="1.3"):

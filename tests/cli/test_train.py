@@ -110,6 +110,8 @@ def test_predict_goes_through_the_bundle(folder):
     )
     assert done.exit_code == 0, done.output
     assert [line.split()[0] in ("spam", "ham") for line in done.output.splitlines()] == [True, True]
+    percent = CliRunner().invoke(spamlit, ["predict", "--percent", "Call now to claim your prize!"]).output.split()[1]
+    assert float(percent.removesuffix("%")) == pytest.approx(100 * float(done.output.split()[1]), abs=0.011)
     assert CliRunner().invoke(spamlit, ["predict", "--run", "nowhere", "text"]).exit_code == 2
 
 

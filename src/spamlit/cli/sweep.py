@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ class ResumingLauncher(Launcher):
             if folder is not None:
                 known[identity(overrides)].remove(folder)
             if folder is not None and is_finished(folder):
-                results[index] = finished(overrides, read_json(folder / "metrics.json")[OBJECTIVE])
+                results[index] = finished(overrides, read_json(folder / "metrics.json").get(OBJECTIVE, math.nan))
             else:
                 open_jobs[index] = [*overrides, *self._place(folder, numbers)]
         if results:
@@ -83,7 +84,7 @@ class ResumingLauncher(Launcher):
             return result
         overrides = [text for text in result.overrides or () if not text.startswith("ckpt=")]
         self.failures.append(f"{','.join(overrides) or 'defaults'}: {result._return_value}")
-        return finished(result.overrides or (), float("nan"))
+        return finished(result.overrides or (), math.nan)
 
 
 def known_jobs(sweep: Path) -> dict[frozenset[str], list[Path]]:
