@@ -50,7 +50,7 @@ def test_starts_from_the_frozen_model_to_the_bit(config, random_gpt, random_batc
 
 
 def test_trains_its_matrices_and_the_head_alone(config, random_batch, adapted):
-    classifier = adapted(config, LoRA(rank=2), moved=True)
+    classifier = adapted(config, LoRA(rank=2, targets=BLOCK_TARGETS), moved=True)
     classifier(*random_batch(config, [9, 4])).sum().backward()
     trained = {name for name, parameter in classifier.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, parameter in classifier.named_parameters() if parameter.grad is not None}

@@ -36,7 +36,7 @@ class LoRA:
             by ``alpha``.
         init: A is uniform within ±1/sqrt(in features) with ``fan_in`` (the paper's code), within ±1/sqrt(rank) with
             ``rank`` (the lesson's, which calls the same initialisation on A transposed).
-        targets: Names of the linear layers, of `TARGETS`; those that an architecture lacks (GPT-2 has no ``gate``) are
+        targets: Names of the linear layers, of `TARGETS` (by default the paper's choice); those that an architecture lacks (GPT-2 has no ``gate``) are
             passed over.
 
     Raises:
@@ -50,7 +50,7 @@ class LoRA:
     alpha: float = 16
     scaling: Scaling = "alpha_over_rank"
     init: Init = "fan_in"
-    targets: Sequence[str] = BLOCK_TARGETS
+    targets: Sequence[str] = ("query", "value")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", (self.targets,) if isinstance(self.targets, str) else tuple(self.targets))
