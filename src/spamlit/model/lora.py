@@ -36,8 +36,8 @@ class LoRA:
             by ``alpha``.
         init: A is uniform within ±1/sqrt(in features) with ``fan_in`` (the paper's code), within ±1/sqrt(rank) with
             ``rank`` (the lesson's, which calls the same initialisation on A transposed).
-        targets: Names of the linear layers, of `TARGETS` (by default the paper's choice); those that an architecture lacks (GPT-2 has no ``gate``) are
-            passed over.
+        targets: Names of the linear layers, of `TARGETS`; by default the paper's choice. Those that an architecture
+            lacks (GPT-2 has no ``gate``) are passed over.
 
     Raises:
         ValueError: A value that is none of these.
