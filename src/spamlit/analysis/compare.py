@@ -51,7 +51,7 @@ def rich_table(table: pd.DataFrame) -> Table:
     """What fits a terminal: the run below what all have in common, what it overrode, the figures of `SHOWN`."""
     shown = Table()
     for name in (columns := _columns(table)):
-        shown.add_column(name, justify="right" if name in SHOWN else "left", no_wrap=name in SHOWN, overflow="fold")
+        shown.add_column(name, justify="right" if name in SHOWN else "left", overflow="fold")
     common = os.path.commonpath([Path(run).parent for run in table["run"]])
     named = table.assign(run=[Path(run).relative_to(common) for run in table["run"]])
     for row in named[columns].itertuples(index=False):
@@ -103,7 +103,7 @@ def rich_groups(groups: pd.DataFrame) -> Table:
     shown = Table()
     keys = [str(name) for name in groups.columns[: groups.columns.get_loc("runs")]]
     for name in (*keys, "runs"):
-        shown.add_column(name, justify="right" if name == "runs" else "left")
+        shown.add_column(name, justify="right" if name == "runs" else "left", overflow="fold")
     figures = [name for name in GROUP_SHOWN if name in groups]
     changes = [f"{name} Δ" for name in DIFFERENCES if f"{name} Δ" in groups]
     for name in (*figures, *changes):
