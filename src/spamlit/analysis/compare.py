@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def rich_table(table: pd.DataFrame) -> Table:
-    """What fits a terminal: the run, what it overrode, the figures of `SHOWN`."""
+    """What fits a terminal: the run below what all have in common, what it overrode, the figures of `SHOWN`."""
     shown = Table()
     for name in (columns := _columns(table)):
-        shown.add_column(name, justify="right" if name in SHOWN else "left")
-    for row in table[columns].itertuples(index=False):
+        shown.add_column(name, justify="right" if name in SHOWN else "left", overflow="fold")
+    common = os.path.commonpath([Path(run).parent for run in table["run"]])
+    named = table.assign(run=[Path(run).relative_to(common) for run in table["run"]])
+    for row in named[columns].itertuples(index=False):
         shown.add_row(*(_text(value) for value in row))
     return shown
 
@@ -100,7 +103,7 @@ def rich_groups(groups: pd.DataFrame) -> Table:
     shown = Table()
     keys = [str(name) for name in groups.columns[: groups.columns.get_loc("runs")]]
     for name in (*keys, "runs"):
-        shown.add_column(name, justify="right" if name == "runs" else "left")
+        shown.add_column(name, justify="right" if name == "runs" else "left", overflow="fold")
     figures = [name for name in GROUP_SHOWN if name in groups]
     changes = [f"{name} Δ" for name in DIFFERENCES if f"{name} Δ" in groups]
     for name in (*figures, *changes):

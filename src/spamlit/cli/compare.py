@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+WIDE = 140
+"""Columns of a file or a pipe, which nobody has set."""
+
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -40,6 +43,8 @@ def show(folders: Sequence[Path], csv_path: Path, baseline: Sequence[str] = ()) 
 
     runs = runs_table(folders)
     console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(soft_wrap=True, width=max(console.width, WIDE))
     console.print(rich_table(runs))
     write_table(runs, csv_path)
     click.echo(f"{len(runs)} runs, written to {csv_path}")
