@@ -53,7 +53,7 @@ def rich_table(table: pd.DataFrame) -> Table:
     for name in (columns := _columns(table)):
         shown.add_column(name, justify="right" if name in SHOWN else "left", overflow="fold")
     common = os.path.commonpath([Path(run).parent for run in table["run"]])
-    named = table.assign(run=[Path(run).relative_to(common) for run in table["run"]])
+    named = table.assign(run=[str(Path(run).relative_to(common)) for run in table["run"]])
     for row in named[columns].itertuples(index=False):
         shown.add_row(*(_text(value) for value in row))
     return shown
