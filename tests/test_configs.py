@@ -22,7 +22,9 @@ GPU = {"trainer/gpu.yaml", "trainer/ddp.yaml"}
 
 
 def composed(path: Path, run_dir: Path):
-    group, _, name = path.with_suffix("").as_posix().rpartition("/")
+    parts = path.with_suffix("").parts
+    split = 1 if parts[0] == "experiment" else len(parts) - 1  # experiment=ablation/row01, hydra/sweeper=resuming
+    group, name = "/".join(parts[:split]), "/".join(parts[split:])
     override = [f"{group}={name}"] if group else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", [*override, *NEEDS.get(path.as_posix(), []), f"run_dir={run_dir}"])
@@ -57,7 +59,8 @@ def test_what_runs_a_sweep_is_there_and_its_keys_are_known(path):
         assert (cfg.hydra.mode == RunMode.MULTIRUN) == (path.parts[0] == "sweep")
         for key, values in cfg.hydra.sweeper.params.items():
             assert OverridesParser.create().parse_override(f"{key}={values}").get_key_element() == key
-            compose("train", [f"{key}=null"])
+            chosen = values.split(",")[0] if key == "experiment" else "null"  # a group, not a value
+            compose("train", [f"{key}={chosen}"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
