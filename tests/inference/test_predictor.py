@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.runs import tiny_run
+from torch import nn
 
 from spamlit.inference.predictor import Prediction, Predictor
 from spamlit.model.bundle import BundleError
@@ -107,6 +108,31 @@ def test_eight_bits_say_nearly_the_same(run: Path, predictor: Predictor) -> None
     exact, fast = predictor.classify(TEXTS), Predictor.load(run, precision="int8").classify(TEXTS)
     assert [answer.probability for answer in fast] == pytest.approx([a.probability for a in exact], abs=0.05)
     assert [answer.flag for answer in fast] == [answer.flag for answer in exact]
+
+
+def test_eight_bits_leave_the_last_layer_of_the_mlp_and_the_head_alone(run: Path) -> None:
+    classifier = Predictor.load(run, precision="int8").classifier
+    kept = {name.rpartition(".")[2] for name, layer in classifier.named_modules() if type(layer) is nn.Linear}
+    assert kept == {"down", "head"}
+
+
+def test_equal_messages_are_computed_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    forward = predictor.classifier.forward
+    monkeypatch.setattr(
+        predictor.classifier, "forward", lambda tokens, lengths: seen.append(len(tokens)) or forward(tokens, lengths)
+    )
+    answers = predictor.classify([TEXTS[0], TEXTS[1], TEXTS[0], TEXTS[0]])
+    assert sum(seen) == 2
+    assert answers[0] == answers[2] == answers[3] != answers[1]
+
+
+def test_many_messages_are_taken_some_at_a_time_in_order(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = predictor.classify(TEXTS)
+    monkeypatch.setattr("spamlit.inference.predictor.TOGETHER", 2)
+    apart = predictor.classify(TEXTS)
+    assert [answer.label for answer in apart] == [answer.label for answer in together]
+    assert [a.probability for a in apart] == pytest.approx([a.probability for a in together], abs=1e-6)
 
 
 def test_another_precision_is_refused(run: Path) -> None:

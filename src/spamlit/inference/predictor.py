@@ -15,6 +15,8 @@ from spamlit.model.classifier import Classifier
 from spamlit.training.run_folder import find_bundle
 
 BATCH_TOKENS = 2_048
+TOGETHER = 8_192
+"""Messages that are encoded and sorted together: what they take does not grow with the number of messages."""
 PRECISIONS = ("fp32", "int8")
 
 
@@ -88,11 +90,15 @@ class Predictor:
         limit = self.threshold if threshold is None else threshold
         if not 0.0 <= limit <= 1.0:
             raise ValueError(f"threshold={limit}: choose a probability from 0 to 1.")
-        ids = self.tokenizer.encode_batch(list(texts))
-        probabilities = self.probabilities([row[: self.max_length] for row in ids])
-        return [
-            self._prediction(text, len(row), p, limit) for text, row, p in zip(texts, ids, probabilities, strict=True)
-        ]
+        answers: list[Prediction] = []
+        for start in range(0, len(texts), TOGETHER):
+            some = list(texts[start : start + TOGETHER])
+            ids = self.tokenizer.encode_batch(some)
+            found = self.probabilities([row[: self.max_length] for row in ids])
+            answers += [
+                self._prediction(text, len(row), p, limit) for text, row, p in zip(some, ids, found, strict=True)
+            ]
+        return answers
 
     def probabilities(self, ids: Sequence[Sequence[int]]) -> list[float]:
         """Spam probability of each row of at most `max_length` token ids; equal rows are computed once."""

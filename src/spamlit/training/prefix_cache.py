@@ -29,7 +29,7 @@ from spamlit.training.progress import track
 
 SHARD_TOKENS = 16_384
 BATCH_TOKENS = 1_024  # the larger, the more padding; the smaller, the less there is for two cores to share
-HELD_BYTES = 128 * 2**20  # of mapped values that reading may leave in memory
+HELD_BYTES = 32 * 2**20  # of mapped values that reading may leave in memory
 VERSION = 1
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.float16: np.float16}
 
