@@ -19,7 +19,7 @@ def quantize(classifier: Classifier) -> None:
     """Replaces the backbone's linear layers but `KEPT` by PyTorch's dynamically quantized ones, in place.
 
     Weights are int8 with a scale for each output; activations are quantized batch by batch, so that a message's
-    probability depends (slightly) on what else is in its batch. benchmarks/depth.md says how much quality it costs.
+    probability depends (slightly) on what else is in its batch. docs/log.md says how much quality it costs.
 
     Raises:
         ValueError: this build of PyTorch has no such kernels.
