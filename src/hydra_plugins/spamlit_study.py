@@ -54,6 +54,7 @@ class StudySweeper(Sweeper):
         self.launcher: ResumingLauncher = ResumingLauncher(launcher, config)
 
     def sweep(self, arguments: list[str]) -> None:
+        """Runs the trials that are missing, and writes the table and importance.csv; exits with 2 without Optuna."""
         if find_spec("optuna") is None:
             click.echo('error: sweep=study needs Optuna: pip install "spamlit[study]".', err=True)
             sys.exit(2)

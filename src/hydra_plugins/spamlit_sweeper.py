@@ -21,6 +21,7 @@ class ResumingSweeper(BasicSweeper):
         self.launcher = ResumingLauncher(self.launcher, config)
 
     def sweep(self, arguments: Sequence[str]) -> Any:
+        """Runs the jobs that are not finished; exits with 1 where one failed, with 130 after Ctrl-C."""
         assert isinstance(self.launcher, ResumingLauncher)
         try:
             returned = super().sweep(list(arguments))

@@ -78,6 +78,7 @@ class LazyGroup(click.Group):
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Runs the subcommand; what the user can mend becomes one line, all else keeps its traceback."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
