@@ -1,15 +1,19 @@
-"""The challenge set: 626 messages that look like nothing in the SMS Spam Collection, and what a classifier makes of them.
+"""The challenge set: messages that look like nothing in the SMS Spam Collection, and what a classifier makes of them.
 
-The collection is chat and premium-rate spam of the 2000s from Britain and Singapore; a good score on it is not yet a good
-filter. `resources/challenge.csv` holds messages as people and institutions of 2015 to 2026 write them. Each was written by
-itself for this project, with invented persons, codes, link addresses and numbers from ranges reserved for fiction; none was
-made from a template, none was taken from a corpus, and its author read neither the collection's spam nor the supplement for
-training. Categories of ham that looks like spam (`LOOKALIKES`), chat, and thirteen kinds of spam (`SPAM`), in five varieties
-of English and some other languages. What it does not tell: how frequent such messages are; a third of it would be unfair
-to a person too, who has no history with the sender to go by (openers of `wrong_number` most of all).
+The collection is chat and premium-rate spam of the 2000s from Britain and Singapore; a good score on it is not yet a
+good filter. `resources/challenge.csv` holds 626 messages in the manner of people and institutions of 2015 to 2026: ham
+that looks like spam (`LOOKALIKES`, 45 %), chat (14 %) and thirteen kinds of spam (`SPAM`, 41 %), in five varieties of
+English and, here and there, other languages.
 
-Half of each category, drawn once at random within the varieties, is `dev`: look at it, tune on it. The other half is
-`final`, and read by nothing but the final run of `make results`: not while a recipe is chosen, nor to explain one.
+How it was made: a language model wrote the messages for this project, one by one, without templates or a corpus to copy
+from and without seeing the supplement for training. Persons, codes and link addresses are invented, telephone numbers
+reserved for fiction, masked or made up; brands that scams imitate are named. Labels are the writer's intent and were
+not checked by a second reader. A few openers (`wrong_number`, `hi_mum`) are spam only to someone who knows that the
+sender is a stranger. Shares say nothing of how frequent such messages are.
+
+Half of each category, drawn once at random and balanced over the varieties, is `dev`: look at it, choose by it. The
+other half is `final`, read by nothing but the final run of `make results`: not while a recipe is chosen, not to explain
+one. In the file `dev` comes first, so that who opens it meets `final` last.
 """
 
 from __future__ import annotations
