@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from spamlit.assets import atomic_write
+from spamlit.data.additions import OWN, disguised_copies, new_messages
+from spamlit.data.obfuscate import AUGMENTATIONS
 from spamlit.data.sms import LABELS, with_groups
 
 Split = Literal["grouped", "random", "challenge"]
@@ -28,7 +30,8 @@ class Splits:
     """Four message frames with the columns ``id``, ``label``, ``text``, ``group``.
 
     Attributes:
-        train: Messages to learn from; rows repeat where ``balance="oversample"`` repeats them.
+        train: Messages to learn from, with a column ``origin``: ``source``, the name of an extra source, or ``disguised``;
+            rows repeat where ``balance="oversample"`` repeats them.
         validation: Messages to choose by.
         test: Messages to report on.
         reserve: Messages in no split whose group is in no split, one per group: what undersampling set aside.
@@ -52,6 +55,10 @@ class Splits:
             for name, frame in self.frames().items()
         }
 
+    def origins(self) -> dict[str, int]:
+        """How many training rows came from where."""
+        return {str(origin): int(count) for origin, count in self.train["origin"].value_counts(sort=False).items()}
+
 
 def make_splits(
     frame: pd.DataFrame,
@@ -60,6 +67,9 @@ def make_splits(
     balance: Balance = "undersample",
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 123,
+    extra: pd.DataFrame | None = None,
+    copies: int = 0,
+    transforms: Sequence[str] = tuple(AUGMENTATIONS),
 ) -> Splits:
     """Divide messages into training, validation, test and reserve.
 
@@ -76,6 +86,10 @@ def make_splits(
             leave the messages alone (the data module makes the weights).
         fractions: Training, validation and test; each above 0, together 1.
         seed: Decides everything that is drawn.
+        extra: More messages to learn from (`additions.read_extra`). They join the training split, but for those whose
+            group is anywhere in ``frame``; they are not undersampled, and oversampling counts them.
+        copies: How many disguised copies of each training message, extra ones included, join it.
+        transforms: What disguises them, of `obfuscate.AUGMENTATIONS`.
 
     Raises:
         ValueError: An unknown choice, fractions that are not a division, or a split without messages of each class.
@@ -101,6 +115,11 @@ def make_splits(
     train, validation, test = divide[split]()
     used = set(pd.concat([train, validation, test])["group"])
     reserve = frame[~frame["group"].isin(used)].drop_duplicates("group").reset_index(drop=True)
+    train = train.assign(origin=OWN)
+    if extra is not None:
+        train = pd.concat([train, new_messages(extra, frame)], ignore_index=True)
+    if copies:
+        train = pd.concat([train, disguised_copies(train, copies, seed, transforms)], ignore_index=True)
     if balance == "oversample":
         train = _oversample(train, seed)
     splits = Splits(train, validation, test, reserve, dropped=len(frame) - len(pool))
@@ -207,7 +226,9 @@ def _cut(rows: pd.DataFrame, *ends: int) -> list[pd.DataFrame]:
 def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
     """Write ``train.csv``, ``validation.csv`` and ``test.csv`` (id, label, text, group), each at once or not at all.
 
-    Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back.
+    Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back. The id is that of
+    the source; -1, -2, … in extra sources; ±10000 and more, by the number of messages, for disguised copies
+    (`additions.disguised_copies`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
