@@ -99,6 +99,7 @@ def _share(spam: Any) -> float:
     return float(spam.mean()) if len(spam) else math.nan
 
 
-def _with_mean(rows: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return pd.concat([table, table.mean().to_frame(MEAN).T])
+def _with_mean(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
+    table: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index")
+    table.loc[MEAN] = table.mean()
+    return table

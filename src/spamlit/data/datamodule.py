@@ -21,7 +21,7 @@ from spamlit.data.batch import Batch, Example, Messages, collate
 from spamlit.data.normalise import UNDONE, check_normalisation, normalise
 from spamlit.data.obfuscate import AUGMENTATIONS
 from spamlit.data.sampler import BatchSampler, Order, ResumableLoader, private_generator
-from spamlit.data.splits import Balance, Split, SplitName, Splits, make_splits
+from spamlit.data.splits import Balance, Split, SplitName, Splits, check_choice, make_splits
 from spamlit.data.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["Batch", "SMSDataModule", "collate"]
@@ -35,9 +35,9 @@ class SMSDataModule(LightningDataModule):
     """Messages as batches for training, validation and test.
 
     The training split decides ``max_length``; everything else is truncated to it too. Its disguised copies have no say:
-    characters split or in other scripts take several tokens each, and the length that real messages need is what
-    batches, cache and predictions have to pay for. So copies are cut like any other disguised message. After `setup`, `splits`,
-    `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give.
+    letters split or of other scripts take several tokens each, while batches, cache and predictions should pay for the
+    length that messages have. A copy is cut where the same disguise will be cut when it comes to be classified.
+    After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give.
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).
@@ -99,8 +99,8 @@ class SMSDataModule(LightningDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        _check_choice("data.padding", padding, get_args(Padding))
-        _check_choice("data.order", order, get_args(TrainOrder))
+        check_choice("data.padding", padding, get_args(Padding))
+        check_choice("data.order", order, get_args(TrainOrder))
         _check_columns(text_column, label_column, positive)
         check_normalisation(normalise)
         check_additions(obfuscate, extra)
@@ -300,11 +300,6 @@ def _resolve_order(order: TrainOrder, padding: Padding) -> Order:
     return order
 
 
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key}={value} is not known; choose from {', '.join(choices)}")
-
-
 def _check_columns(text_column: str | None, label_column: str | None, positive: object) -> None:
     given = {"text_column": text_column, "label_column": label_column, "positive": positive}
     missing = [f"data.{key}" for key, value in given.items() if value is None]
@@ -316,7 +311,7 @@ def _check_columns(text_column: str | None, label_column: str | None, positive: 
 
 def _check_max_length(max_length: int | str, context: int | None) -> None:
     if isinstance(max_length, str):
-        _check_choice("data.max_length", max_length, ("longest", "context", "a number of tokens"))
+        check_choice("data.max_length", max_length, ("longest", "context", "a number of tokens"))
         if max_length == "context" and context is None:
             raise ValueError("data.max_length=context needs to know the backbone's context; give a number of tokens")
     elif max_length < 1:

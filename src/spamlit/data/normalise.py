@@ -4,8 +4,8 @@ Three kinds of disguise leave the look of a text and change its tokens: letters 
 (``frее`` with Cyrillic ``е``), styled letters (full-width, mathematical, circled, small capitals), and invisible
 characters between letters. Real text in other scripts, accents, symbols and emoji are what they were.
 
-Which character looks like which is Unicode's table of confusables (UTS 39) as `confusable_homoglyphs` carries it. Of the
-others, `homoglyphs` is no longer maintained, `confusables` lists every reading of a whole text (their number grows
+Which letter looks like which is Unicode's table of confusables (UTS 39) as `confusable_homoglyphs` carries it. Of other
+packages, `homoglyphs` is no longer maintained, `confusables` lists every reading of a whole text (their number grows
 exponentially) in lower case, and `anyascii` goes by sound: it turns Cyrillic ``р`` into r, not p.
 """
 

@@ -27,18 +27,13 @@ LINK = regex.compile(_LINK, regex.IGNORECASE)
 WORD = regex.compile(rf"(?i:{_LINK})(*SKIP)(*FAIL)|[A-Za-z]{{3,}}")
 
 HOMOGLYPHS = {
-    letter: others
-    for letter, *others in (
-        "aа", "cс", "dԁ", "eе", "hһ", "iі", "jј", "oоο", "pрρ", "qԛ", "sѕ", "uυ", "vν", "wԝ", "xх", "yуγ",
-        "AАΑ", "BВΒ", "CС", "EЕΕ", "GԌ", "HНΗ", "IІΙ", "JЈ", "KКΚ", "MМΜ", "NΝ", "OОΟ", "PРΡ", "SЅ", "TТΤ",
-        "VѴ", "WԜ", "XХΧ", "YҮΥ", "ZΖ",
-    )
+    "a": "а", "c": "с", "d": "ԁ", "e": "е", "h": "һ", "i": "і", "j": "ј", "o": "оο", "p": "рρ", "q": "ԛ", "s": "ѕ",
+    "u": "υ", "v": "ν", "w": "ԝ", "x": "х", "y": "уγ",
+    "A": "АΑ", "B": "ВΒ", "C": "С", "E": "ЕΕ", "G": "Ԍ", "H": "НΗ", "I": "ІΙ", "J": "Ј", "K": "КΚ", "M": "МΜ",
+    "N": "Ν", "O": "ОΟ", "P": "РΡ", "S": "Ѕ", "T": "ТΤ", "V": "Ѵ", "W": "Ԝ", "X": "ХΧ", "Y": "ҮΥ", "Z": "Ζ",
 }  # fmt: skip  # Cyrillic and Greek
-LEET = {
-    letter: others
-    for small, *others in ("a4@", "b8", "e3", "g9", "i1!", "l1", "o0", "s5$", "t7", "z2")
-    for letter in (small, small.upper())
-}
+LEET = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!", "l": "1", "o": "0", "s": "5$", "t": "7", "z": "2"}
+LEET |= {letter.upper(): others for letter, others in LEET.items()}
 FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 ZERO_WIDTH = ("\u200b", "\u200c", "\u200d", "\u2060", "\u00ad", "\ufeff")
 SEPARATORS = (" ", " ", " ", ".", "-", "_", "*")
@@ -60,11 +55,12 @@ FRIENDLY = (
     "Let me know when you get there safe.", "Text me when you land ok?",
     "It's been ages, we should catch up soon.", "Miss you, come and visit us some time.",
 )  # fmt: skip
-NAMES = tuple(
-    "Anna Ben Carlos Chloe Daniel David Deepa Emma Fatima George Grace Hannah Ibrahim Jack James Jane John Kate Kofi "
-    "Laura Li Lucy Maria Mark Mary Mei Mike Mohammed Ngozi Nick Paul Peter Priya Rachel Rahul Raj Rob Sam Sarah Steve "
-    "Tom Tunde Wei Yusuf Zoe".split()
-)
+NAMES = (
+    "Anna", "Ben", "Carlos", "Chloe", "Daniel", "David", "Deepa", "Emma", "Fatima", "George", "Grace", "Hannah",
+    "Ibrahim", "Jack", "James", "Jane", "John", "Kate", "Kofi", "Laura", "Li", "Lucy", "Maria", "Mark", "Mary", "Mei",
+    "Mike", "Mohammed", "Ngozi", "Nick", "Paul", "Peter", "Priya", "Rachel", "Rahul", "Raj", "Rob", "Sam", "Sarah",
+    "Steve", "Tom", "Tunde", "Wei", "Yusuf", "Zoe",
+)  # fmt: skip
 _NAME = regex.compile(rf"\b(?:{'|'.join(NAMES)})\b")
 
 
@@ -79,13 +75,13 @@ def _change(text: str, rng: np.random.Generator, change: Change, share: float = 
     return text
 
 
-def _substitute(word: str, rng: np.random.Generator, table: Mapping[str, Sequence[str]]) -> str:
+def _substitute(word: str, rng: np.random.Generator, table: Mapping[str, str]) -> str:
     """A share of the word's letters, one at least, as the table has them."""
     places = [i for i, letter in enumerate(word) if letter in table]
     if not places:
         return word
     chosen = {i for i in places if rng.random() < LETTERS} or {places[rng.integers(len(places))]}
-    return "".join(str(rng.choice(table[letter])) if i in chosen else letter for i, letter in enumerate(word))
+    return "".join(str(rng.choice(list(table[letter]))) if i in chosen else letter for i, letter in enumerate(word))
 
 
 def homoglyphs(text: str, rng: np.random.Generator) -> str:

@@ -30,8 +30,8 @@ class Splits:
     """Four message frames with the columns ``id``, ``label``, ``text``, ``group``.
 
     Attributes:
-        train: Messages to learn from, with a column ``origin``: ``source``, the name of an extra source, or ``disguised``;
-            rows repeat where ``balance="oversample"`` repeats them.
+        train: Messages to learn from, with a column ``origin`` more: ``source``, ``disguised``, or an extra source's
+            name; rows repeat where ``balance="oversample"`` repeats them.
         validation: Messages to choose by.
         test: Messages to report on.
         reserve: Messages in no split whose group is in no split, one per group: what undersampling set aside.
@@ -98,8 +98,8 @@ def make_splits(
         A group with both labels is a contradiction in the data. The first message decides, as with any repeat, and a
         warning names the ids; the collection has none.
     """
-    _check_choice("data.split", split, get_args(Split))
-    _check_choice("data.balance", balance, get_args(Balance))
+    check_choice("data.split", split, get_args(Split))
+    check_choice("data.balance", balance, get_args(Balance))
     _check_fractions(fractions)
     frame = with_groups(frame)
     missing = [label for label in LABELS if not (frame["label"] == label).any()]
@@ -127,7 +127,8 @@ def make_splits(
     return splits
 
 
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Refuses a value that is none of the choices, with a `ValueError` that names the key."""
     if value not in choices:
         raise ValueError(f"{key}={value} is not known; choose from {', '.join(choices)}")
 
@@ -226,6 +227,8 @@ def _cut(rows: pd.DataFrame, *ends: int) -> list[pd.DataFrame]:
 def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
     """Write ``train.csv``, ``validation.csv`` and ``test.csv`` (id, label, text, group), each at once or not at all.
 
+    ``train.csv`` says each row's ``origin`` as well.
+
     Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back. The id is that of
     the source; -1, -2, … in extra sources; ±10000 and more, by the number of messages, for disguised copies
     (`additions.disguised_copies`).
@@ -238,7 +241,7 @@ def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
         with atomic_write(paths[-1]) as temporary:
             splits.frames()[name].to_csv(
                 temporary,
-                columns=["id", "label", "text", "group"],
+                columns=["id", "label", "text", "group", *(["origin"] if name == "train" else [])],
                 index=False,
                 quoting=csv.QUOTE_NONNUMERIC,
                 lineterminator="\n",

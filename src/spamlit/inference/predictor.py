@@ -53,7 +53,7 @@ class Predictor:
             self.threshold = float(settings["threshold"])
             self.temperature = float(settings["temperature"])
             self.max_length = int(settings["max_length"])
-            self.normalise = str(settings.get("normalise", "none"))  # bundles of 0.3 and before have none
+            self.normalise = str(settings.get("normalise", "none"))  # older bundles do not say
             check_normalisation(self.normalise)
             self.pad_to = self.max_length if settings["pooling"] in ("last", "mean") else None
         except (KeyError, TypeError, ValueError) as error:
