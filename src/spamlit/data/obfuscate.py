@@ -121,7 +121,7 @@ def swaps(text: str, rng: np.random.Generator) -> str:
     def change(word: str) -> str:
         places = [i for i in range(1, len(word) - 2) if word[i] != word[i + 1]] or [1]
         i = places[rng.integers(len(places))]
-        return word[:i] + word[i + 1] + word[i] + word[i + 2 :] if len(word) > 2 else word
+        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
 
     return _change(text, rng, change)
 
