@@ -143,6 +143,57 @@ def test_a_table_of_ones_own(make, tmp_path):
     )
 
 
+@pytest.fixture
+def extra(tmp_path):
+    rows = ["spam,Your toll is unpaid: settle it at www.roads.example.com/pay", f"ham,{'very ' * 60}long"]
+    path = tmp_path / "extra.csv"
+    path.write_text("label,text\n" + "\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_additions_join_the_training_split_alone(make, extra):
+    plain, more = make(), make(obfuscate=2, extra=[extra])
+    for split in ("validation", "test", "reserve"):
+        assert more.texts(split) == plain.texts(split)
+    assert more.texts("train")[: len(plain.texts("train"))] == plain.texts("train")
+    assert more.splits.origins() == {"source": 28, extra: 2, "disguised": 60}
+    assert len(more.ids("train")) == len(more.labels("train")) == 90
+    assert make(obfuscate=2, extra=[extra]).texts("train") == more.texts("train")
+    assert make(obfuscate=2, extra=[extra], seed=4).texts("train") != more.texts("train")
+
+
+def test_extra_messages_have_a_say_in_the_length_and_disguised_copies_have_none(make, extra):
+    plain, disguised, longer = make(), make(obfuscate=4), make(obfuscate=1, extra=[extra])
+    assert disguised.max_length == plain.max_length
+    assert max(len(TOKENIZER.encode(text)) for text in disguised.texts("train")) > plain.max_length
+    assert max(map(len, disguised.ids("train"))) == plain.max_length
+    assert longer.max_length == len(TOKENIZER.encode("very " * 60 + "long"))
+
+
+def test_class_weights_count_what_joined(make, extra):
+    weights = make(balance="class_weights", obfuscate=1, extra=[extra]).class_weights
+    assert weights.tolist() == pytest.approx([58 / (2 * 43), 58 / (2 * 15)])
+
+
+def test_normalised_ids_of_texts_as_they_were(make, tmp_path):
+    """Splits are those of the texts as they were, so that runs with and without it can be compared."""
+    disguised = tmp_path / "disguised"
+    disguised.write_text(make().path.read_text().translate({ord("e"): 0x435, ord("E"): 0x415, ord("o"): "o\u200b"}))
+    raw, read = make(source=disguised), make(source=disguised, normalise="unicode")
+    assert read.texts("test") == raw.texts("test")
+    assert read.splits.test["id"].tolist() == make().splits.test["id"].tolist()
+    assert [list(ids) for ids in read.ids("test")] == [list(ids) for ids in make().ids("test")]
+    assert read.max_length < raw.max_length
+    assert read.encode("fr\u0435e") == TOKENIZER.encode("free")
+
+
+def test_copies_wear_no_disguise_that_is_taken_off_again(make):
+    module = make(obfuscate=3, normalise="unicode")
+    copies = module.splits.train[module.splits.train["origin"] == "disguised"]
+    own = {tuple(module.encode(text)) for text in module.texts("train")[:28]}
+    assert not any(tuple(module.encode(text)) in own for text in copies["text"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -157,6 +208,9 @@ def test_a_table_of_ones_own(make, tmp_path):
         ({"text_column": "body"}, "missing: data.label_column"),
         ({"source": "no/such/file"}, "data.source=no/such/file is not a file"),
         ({"split": "gruoped"}, "data.split=gruoped"),
+        ({"normalise": "nfkc"}, "data.normalise=nfkc is not known; choose from none, unicode"),
+        ({"obfuscate": -1}, "data.obfuscate=-1"),
+        ({"extra": ["no/such/file"]}, "data.extra: no/such/file"),
     ],
 )
 def test_bad_options(make, options, message):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spamlit.assets import fetch
-from spamlit.data.sms import group_key, parse, parse_quoted, read_csv_messages, with_groups
+from spamlit.data.sms import group_key, parse, parse_quoted, read_csv_messages, read_labelled, with_groups
 
 
 def write(folder, content, name="file.csv"):
@@ -94,3 +94,12 @@ def test_a_table_of_ones_own(tmp_path):
 def test_bad_tables_say_what_is_wrong(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_csv_messages(write(tmp_path, content), **OPTIONS)
+
+
+def test_a_labelled_table_may_hold_one_label(tmp_path):
+    path = write(tmp_path, b'text,label,category\nWin,spam,prize\n"a, b", spam ,x\n')
+    assert read_labelled(path).values.tolist() == [[1, "spam", "Win"], [2, "spam", "a, b"]]
+    with pytest.raises(ValueError, match="'label' must hold ham and spam, and holds: Spam, junk"):
+        read_labelled(write(tmp_path, b"text,label\na,junk\nb,Spam\nc,ham\n"))
+    with pytest.raises(ValueError, match=r"no column 'text' \(data.extra\)"):
+        read_labelled(write(tmp_path, b"body,label\na,ham\n"))

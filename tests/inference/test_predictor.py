@@ -98,10 +98,25 @@ def test_a_folder_without_a_bundle_is_refused(run: Path, tmp_path: Path) -> None
     assert Predictor.load(run / "classifier").classify(TEXTS) == Predictor.load(run).classify(TEXTS)
 
 
-@pytest.mark.parametrize("change", [{"labels": None}, {"threshold": "half"}, {"max_length": None}])
+@pytest.mark.parametrize(
+    "change", [{"labels": None}, {"threshold": "half"}, {"max_length": None}, {"normalise": "nfkc"}]
+)
 def test_settings_that_make_no_sense_are_refused(predictor: Predictor, change: dict[str, object]) -> None:
     with pytest.raises(BundleError, match="lacks or spoils a setting"):
         Predictor(predictor.classifier, predictor.tokenizer, predictor.settings | change)
+
+
+def test_it_reads_disguised_letters_as_the_bundle_says(tmp_path: Path) -> None:
+    """What the settings do not say of it, as those of older bundles, is no normalisation."""
+    predictor = Predictor.load(tiny_run(tmp_path / "run", "data.normalise=unicode").folder)
+    plain, disguised, hidden = ["claim your prize", "сlаіm y\u200bour ｐｒｉｚｅ", "\u200b\u2060"]
+    one, same, nothing = predictor.classify([plain, disguised, hidden])
+    assert one == same
+    assert nothing == Prediction("ham", 0.0, "empty")
+    assert predictor.settings.pop("normalise") == "unicode"
+    older = Predictor(predictor.classifier, predictor.tokenizer, predictor.settings)
+    one, other = older.classify([plain, disguised])
+    assert one.probability != other.probability
 
 
 def test_eight_bits_say_nearly_the_same(run: Path, predictor: Predictor) -> None:

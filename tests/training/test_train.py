@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
+from spamlit.data.splits import read_split
 from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import TRAINABLES
+from spamlit.training.checks import check
 from spamlit.training.metrics import METRICS
 
 
@@ -158,6 +160,38 @@ def test_best_weights_are_the_ones_tested(run):
     assert all(torch.equal(best[f"classifier.{name}"], value) for name, value in weights(done).items())
     last = run("trainer.max_epochs=4", "optimizer.lr=0.05", "evaluate=last", folder="b")
     assert last.metrics["val/loss"] >= done.metrics["val/loss"]
+
+
+def test_what_joined_the_training_split_is_told_and_predicted(run, tmp_path):
+    extra = tmp_path / "extra.csv"
+    extra.write_text("label,text\nspam,Your toll is unpaid\nham,Your table is booked\n")
+    more = [f"data.extra=[{extra}]", "data.obfuscate=1", "data.normalise=unicode", "trainer.max_epochs=1"]
+    done, live = run(*more, folder="a"), run(*more, "data.prefix_cache=false", folder="b")
+    assert same(done.metrics, live.metrics)
+    record = json.loads((done.folder / "run.json").read_text())["data"]
+    assert record["train_from"] == {"source": 42, str(extra): 2, "disguised": 44}
+    assert record["counts"]["train"] == {"ham": 44, "spam": 44}
+    assert record["extra"].keys() == {str(extra)}
+    table = pd.read_csv(done.folder / "predictions.csv").query("split == 'train'")
+    rows = read_split(done.folder / "train.csv")
+    assert rows["id"].is_unique
+    assert table[["id", "label"]].values.tolist() == rows[["id", "label"]].values.tolist()
+    answers = Predictor.load(done.folder).classify(rows["text"].tolist())
+    assert [answer.probability for answer in answers] == pytest.approx(table["probability"].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.normalise=nfkc", "data.normalise=nfkc is not known"),
+        ("data.obfuscate=-2", "data.obfuscate=-2"),
+        ("data.extra=modern", r"data.extra=modern: expected a list"),
+        ("data.extra=[no/such.csv]", "no/such.csv .*is not a file"),
+    ],
+)
+def test_nonsense_about_the_text_is_refused_before_anything_is_loaded(config, override, message):
+    with pytest.raises(ValueError, match=message):
+        check(config(override))
 
 
 def test_class_weights_and_gradient_accumulation_run(run):

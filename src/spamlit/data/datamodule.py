@@ -16,9 +16,12 @@ from torch.utils.data import DataLoader
 
 from spamlit.assets import fetch
 from spamlit.data import sms
+from spamlit.data.additions import DISGUISED, check_additions, read_extra
 from spamlit.data.batch import Batch, Example, Messages, collate
+from spamlit.data.normalise import UNDONE, check_normalisation, normalise
+from spamlit.data.obfuscate import AUGMENTATIONS
 from spamlit.data.sampler import BatchSampler, Order, ResumableLoader, private_generator
-from spamlit.data.splits import Balance, Split, SplitName, Splits, make_splits
+from spamlit.data.splits import Balance, Split, SplitName, Splits, check_choice, make_splits
 from spamlit.data.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["Batch", "SMSDataModule", "collate"]
@@ -31,8 +34,10 @@ TrainOrder = Literal["auto", "shuffled", "buckets", "torch", "lesson"]
 class SMSDataModule(LightningDataModule):
     """Messages as batches for training, validation and test.
 
-    The training split decides ``max_length``; everything else is truncated to it too. After `setup`, `splits`,
-    `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give.
+    The training split decides ``max_length``; everything else is truncated to it too. Its disguised copies have no say:
+    letters split or of other scripts take several tokens each, while batches, cache and predictions should pay for the
+    length that messages have. A copy is cut where the same disguise will be cut when it comes to be classified.
+    After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give.
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).
@@ -45,6 +50,12 @@ class SMSDataModule(LightningDataModule):
         balance: See `make_splits`; ``class_weights`` fills the attribute `class_weights`.
         fractions: Training, validation, test.
         seed: Draws the splits.
+        normalise: How texts are read (`normalise.normalise`), those of every split; `splits` and `texts` hold them as
+            they were, and groups are those of the texts as they were.
+        obfuscate: Disguised copies of each training message, drawn from ``seed``; with ``normalise=unicode`` none of
+            the disguises that it undoes.
+        extra: Sources whose messages join the training split alone (`make_splits`): ``modern``, or the path of a table
+            with the columns ``text`` and ``label``.
         max_length: In tokens: ``longest`` (training message, the context at most), ``context``, or a number.
         context: What the backbone can read, in tokens; none: unlimited.
         padding: ``fixed``: every batch is ``max_length`` wide. ``longest``: as wide as its longest message.
@@ -73,6 +84,9 @@ class SMSDataModule(LightningDataModule):
         balance: Balance = "undersample",
         fractions: Sequence[float] = (0.7, 0.1, 0.2),
         seed: int = 123,
+        normalise: str = "none",
+        obfuscate: int = 0,
+        extra: Sequence[str] = (),
         max_length: int | Literal["longest", "context"] = "longest",
         context: int | None = None,
         padding: Padding = "fixed",
@@ -85,9 +99,11 @@ class SMSDataModule(LightningDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        _check_choice("data.padding", padding, get_args(Padding))
-        _check_choice("data.order", order, get_args(TrainOrder))
+        check_choice("data.padding", padding, get_args(Padding))
+        check_choice("data.order", order, get_args(TrainOrder))
         _check_columns(text_column, label_column, positive)
+        check_normalisation(normalise)
+        check_additions(obfuscate, extra)
         _check_max_length(max_length, context)
         for key, size in (("data.batch_size", batch_size), ("data.eval_batch_size", eval_batch_size)):
             if size < 1:
@@ -96,6 +112,7 @@ class SMSDataModule(LightningDataModule):
         self.source = source
         self.columns = (text_column, label_column, positive)
         self.split, self.balance, self.fractions, self.seed = split, balance, tuple(fractions), seed
+        self.normalise, self.obfuscate, self.extra = normalise, obfuscate, tuple(map(str, extra))
         self._max_length, self.context = max_length, context
         self.padding = padding
         self.order: Order = _resolve_order(order, padding)
@@ -129,13 +146,21 @@ class SMSDataModule(LightningDataModule):
         if self._ready:
             return
         self.splits: Splits = make_splits(
-            self._read(), split=self.split, balance=self.balance, fractions=self.fractions, seed=self.seed
+            self._read(),
+            split=self.split,
+            balance=self.balance,
+            fractions=self.fractions,
+            seed=self.seed,
+            extra=read_extra(self.extra) if self.extra else None,
+            copies=self.obfuscate,
+            transforms=[name for name in AUGMENTATIONS if self.normalise == "none" or name not in UNDONE],
         )
         frames = self.splits.frames()
         self._texts: dict[SplitName, list[str]] = {name: frame["text"].tolist() for name, frame in frames.items()}
         distinct = list(dict.fromkeys(text for texts in self._texts.values() for text in texts))
-        encoded = {text: array("i", self.tokenizer.encode(text)) for text in distinct}  # a sixth of what lists take
-        self.max_length: int = self._resolve_max_length(max(len(encoded[text]) for text in self._texts["train"]))
+        encoded = {text: array("i", self.encode(text)) for text in distinct}  # a sixth of what lists take
+        plain = self.splits.train.loc[self.splits.train["origin"] != DISGUISED, "text"]
+        self.max_length: int = self._resolve_max_length(max(len(encoded[text]) for text in plain))
         self._ids = {name: [encoded[text][: self.max_length] for text in texts] for name, texts in self._texts.items()}
         self._labels: dict[SplitName, list[int]] = {
             name: [sms.LABELS.index(label) for label in frame["label"]] for name, frame in frames.items()
@@ -145,6 +170,10 @@ class SMSDataModule(LightningDataModule):
         )
         self._check_an_epoch_is_not_empty()
         self._ready = True
+
+    def encode(self, text: str) -> list[int]:
+        """A text's token ids as the model reads them, whole."""
+        return self.tokenizer.encode(normalise(text, self.normalise))
 
     def _read(self) -> pd.DataFrame:
         text_column, label_column, positive = self.columns
@@ -271,11 +300,6 @@ def _resolve_order(order: TrainOrder, padding: Padding) -> Order:
     return order
 
 
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key}={value} is not known; choose from {', '.join(choices)}")
-
-
 def _check_columns(text_column: str | None, label_column: str | None, positive: object) -> None:
     given = {"text_column": text_column, "label_column": label_column, "positive": positive}
     missing = [f"data.{key}" for key, value in given.items() if value is None]
@@ -287,7 +311,7 @@ def _check_columns(text_column: str | None, label_column: str | None, positive: 
 
 def _check_max_length(max_length: int | str, context: int | None) -> None:
     if isinstance(max_length, str):
-        _check_choice("data.max_length", max_length, ("longest", "context", "a number of tokens"))
+        check_choice("data.max_length", max_length, ("longest", "context", "a number of tokens"))
         if max_length == "context" and context is None:
             raise ValueError("data.max_length=context needs to know the backbone's context; give a number of tokens")
     elif max_length < 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -96,6 +96,32 @@ def read_csv_messages(
     Raises:
         ValueError: Not a readable table, a column that is not there, empty texts or labels, or labels other than two.
     """
+    table = _read_table(path, {text_column: "data.text_column", label_column: "data.label_column"})
+    texts, labels = table[text_column], table[label_column].str.strip()
+    spam = labels == _positive_label(str(positive), sorted(set(labels)), path, label_column)
+    return pd.DataFrame(
+        {"id": range(1, len(table) + 1), "label": spam.map({False: "ham", True: "spam"}), "text": texts}
+    )
+
+
+def read_labelled(path: Path | str) -> pd.DataFrame:
+    """Read a table like `read_csv_messages` whose columns are ``text`` and ``label``: ham, spam, or one of the two.
+
+    Returns:
+        Columns ``id`` (the record's number, from 1), ``label``, ``text``.
+
+    Raises:
+        ValueError: Not a readable table, a column that is not there, empty texts or labels, or other labels.
+    """
+    table = _read_table(path, {"text": "data.extra", "label": "data.extra"})
+    labels = table["label"].str.strip()
+    if unknown := sorted(set(labels) - set(LABELS)):
+        raise ValueError(f"{path}: column 'label' must hold {' and '.join(LABELS)}, and holds: {_some(unknown)}")
+    return pd.DataFrame({"id": range(1, len(table) + 1), "label": labels, "text": table["text"]})
+
+
+def _read_table(path: Path | str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A table of strings. ``columns``, each with the option that asks for it, are there and have no empty cell."""
     separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
     try:
         with warnings.catch_warnings():
@@ -109,22 +135,18 @@ def read_csv_messages(
         raise ValueError(
             f"{path} is not UTF-8 ({error}); convert it, as with iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
-    for option, column in (("text_column", text_column), ("label_column", label_column)):
+    for column, option in columns.items():
         if column not in table.columns:
             there = ", ".join(map(str, table.columns))
-            raise ValueError(f"{path} has no column {column!r} (data.{option}); its columns are: {there}")
-    texts, labels = table[text_column].fillna(""), table[label_column].fillna("").str.strip()
-    for column, cells in ((text_column, texts), (label_column, labels)):
-        empty = [row + 1 for row, cell in enumerate(cells) if not cell.strip()]
+            raise ValueError(f"{path} has no column {column!r} ({option}); its columns are: {there}")
+        table[column] = table[column].fillna("")
+        empty = [row + 1 for row, cell in enumerate(table[column]) if not cell.strip()]
         if empty:
             raise ValueError(
                 f"{path}: column {column!r} is empty in {len(empty)} of {len(table)} records "
                 f"(record {_some(empty)}); fill or remove them"
             )
-    spam = labels == _positive_label(str(positive), sorted(set(labels)), path, label_column)
-    return pd.DataFrame(
-        {"id": range(1, len(table) + 1), "label": spam.map({False: "ham", True: "spam"}), "text": texts}
-    )
+    return table
 
 
 def _positive_label(positive: str, found: list[str], path: Path | str, column: str) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from spamlit.assets import atomic_write
+from spamlit.data.additions import OWN, disguised_copies, new_messages
+from spamlit.data.obfuscate import AUGMENTATIONS
 from spamlit.data.sms import LABELS, with_groups
 
 Split = Literal["grouped", "random", "challenge"]
@@ -28,7 +30,8 @@ class Splits:
     """Four message frames with the columns ``id``, ``label``, ``text``, ``group``.
 
     Attributes:
-        train: Messages to learn from; rows repeat where ``balance="oversample"`` repeats them.
+        train: Messages to learn from, with a column ``origin`` more: ``source``, ``disguised``, or an extra source's
+            name; rows repeat where ``balance="oversample"`` repeats them.
         validation: Messages to choose by.
         test: Messages to report on.
         reserve: Messages in no split whose group is in no split, one per group: what undersampling set aside.
@@ -52,6 +55,10 @@ class Splits:
             for name, frame in self.frames().items()
         }
 
+    def origins(self) -> dict[str, int]:
+        """How many training rows came from where."""
+        return {str(origin): int(count) for origin, count in self.train["origin"].value_counts(sort=False).items()}
+
 
 def make_splits(
     frame: pd.DataFrame,
@@ -60,6 +67,9 @@ def make_splits(
     balance: Balance = "undersample",
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 123,
+    extra: pd.DataFrame | None = None,
+    copies: int = 0,
+    transforms: Sequence[str] = tuple(AUGMENTATIONS),
 ) -> Splits:
     """Divide messages into training, validation, test and reserve.
 
@@ -76,6 +86,10 @@ def make_splits(
             leave the messages alone (the data module makes the weights).
         fractions: Training, validation and test; each above 0, together 1.
         seed: Decides everything that is drawn.
+        extra: More messages to learn from (`additions.read_extra`). They join the training split, but for those whose
+            group is anywhere in ``frame``; they are not undersampled, and oversampling counts them.
+        copies: How many disguised copies of each training message, extra ones included, join it.
+        transforms: What disguises them, of `obfuscate.AUGMENTATIONS`.
 
     Raises:
         ValueError: An unknown choice, fractions that are not a division, or a split without messages of each class.
@@ -84,8 +98,8 @@ def make_splits(
         A group with both labels is a contradiction in the data. The first message decides, as with any repeat, and a
         warning names the ids; the collection has none.
     """
-    _check_choice("data.split", split, get_args(Split))
-    _check_choice("data.balance", balance, get_args(Balance))
+    check_choice("data.split", split, get_args(Split))
+    check_choice("data.balance", balance, get_args(Balance))
     _check_fractions(fractions)
     frame = with_groups(frame)
     missing = [label for label in LABELS if not (frame["label"] == label).any()]
@@ -101,6 +115,11 @@ def make_splits(
     train, validation, test = divide[split]()
     used = set(pd.concat([train, validation, test])["group"])
     reserve = frame[~frame["group"].isin(used)].drop_duplicates("group").reset_index(drop=True)
+    train = train.assign(origin=OWN)
+    if extra is not None:
+        train = pd.concat([train, new_messages(extra, frame)], ignore_index=True)
+    if copies:
+        train = pd.concat([train, disguised_copies(train, copies, seed, transforms)], ignore_index=True)
     if balance == "oversample":
         train = _oversample(train, seed)
     splits = Splits(train, validation, test, reserve, dropped=len(frame) - len(pool))
@@ -108,7 +127,8 @@ def make_splits(
     return splits
 
 
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Refuses a value that is none of the choices, with a `ValueError` that names the key."""
     if value not in choices:
         raise ValueError(f"{key}={value} is not known; choose from {', '.join(choices)}")
 
@@ -207,7 +227,11 @@ def _cut(rows: pd.DataFrame, *ends: int) -> list[pd.DataFrame]:
 def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
     """Write ``train.csv``, ``validation.csv`` and ``test.csv`` (id, label, text, group), each at once or not at all.
 
-    Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back.
+    ``train.csv`` says each row's ``origin`` as well.
+
+    Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back. The id is that of
+    the source; -1, -2, … in extra sources; ±10000 and more, by the number of messages, for disguised copies
+    (`additions.disguised_copies`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +241,7 @@ def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
         with atomic_write(paths[-1]) as temporary:
             splits.frames()[name].to_csv(
                 temporary,
-                columns=["id", "label", "text", "group"],
+                columns=["id", "label", "text", "group", *(["origin"] if name == "train" else [])],
                 index=False,
                 quoting=csv.QUOTE_NONNUMERIC,
                 lineterminator="\n",

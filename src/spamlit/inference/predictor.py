@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from spamlit.data.normalise import check_normalisation, normalise
 from spamlit.data.tokenizer import Tokenizer
 from spamlit.inference.int8 import quantize
 from spamlit.model.bundle import BundleError, load_bundle
@@ -37,7 +38,7 @@ class Predictor:
     Args:
         classifier: in eval mode.
         tokenizer: the bundle's own.
-        settings: the bundle's config: labels, threshold, temperature, max_length, padding, backbone.
+        settings: the bundle's config: labels, threshold, temperature, max_length, normalise, padding, backbone.
 
     Example::
 
@@ -52,6 +53,8 @@ class Predictor:
             self.threshold = float(settings["threshold"])
             self.temperature = float(settings["temperature"])
             self.max_length = int(settings["max_length"])
+            self.normalise = str(settings.get("normalise", "none"))  # older bundles do not say
+            check_normalisation(self.normalise)
             self.pad_to = self.max_length if settings["pooling"] in ("last", "mean") else None
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle's config.json lacks or spoils a setting: {error}") from error
@@ -92,7 +95,7 @@ class Predictor:
             raise ValueError(f"threshold={limit}: choose a probability from 0 to 1.")
         answers: list[Prediction] = []
         for start in range(0, len(texts), TOGETHER):
-            some = list(texts[start : start + TOGETHER])
+            some = [normalise(text, self.normalise) for text in texts[start : start + TOGETHER]]
             ids = self.tokenizer.encode_batch(some)
             found = self.probabilities([row[: self.max_length] for row in ids])
             answers += [

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from spamlit.data.additions import check_additions
+from spamlit.data.normalise import check_normalisation
 from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES, trained_blocks
 from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
@@ -40,6 +42,9 @@ def check(cfg: DictConfig) -> None:
             f"model.pooling={cfg.model.pooling} reads padding, so its result would depend on the batch under "
             "data.padding=longest: choose data.padding=fixed, or model.pooling=last_nonpad."
         )
+    check_normalisation(cfg.data.normalise)
+    extra = cfg.data.extra
+    check_additions(cfg.data.obfuscate, list(extra) if OmegaConf.is_list(extra) else extra)
     _positive("optimizer.lr", cfg.optimizer.lr)
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from spamlit.assets import sha256_file
+from spamlit.data.additions import extra_path
 from spamlit.data.datamodule import SMSDataModule
 from spamlit.data.splits import SplitName, write_splits
 from spamlit.model.bundle import save_bundle
@@ -292,6 +293,7 @@ def write_bundle(cfg: DictConfig, classifier: Classifier, data: SMSDataModule, f
         "threshold": THRESHOLD,
         "temperature": 1.0,
         "max_length": data.max_length,
+        "normalise": data.normalise,
         "tokenizer": data.tokenizer.name,
         "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
         "trainable": cfg.model.trainable,
@@ -321,6 +323,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         for key, value in cfg[group].items():
             if isinstance(value, str | int | float | bool) and not str(key).startswith("_"):
                 chosen[f"{group}.{key}"] = value
+    chosen["data.extra"] = ",".join(cfg.data.extra)
     if cfg.model.trainable == "lora":
         lora = lora_settings(cfg)
         chosen |= {f"model.lora.{key}": value for key, value in asdict(lora).items()}
@@ -343,6 +346,8 @@ def run_record(
             "source": str(data.source),
             "sha256": sha256_file(data.path),
             "counts": data.splits.counts(),
+            "train_from": data.splits.origins(),
+            "extra": {source: sha256_file(extra_path(source)) for source in data.extra},
             "repeats_dropped": data.splits.dropped,
             "max_length": data.max_length,
         },
