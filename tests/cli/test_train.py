@@ -47,6 +47,11 @@ REFUSED = {
     "ckpt=nowhere -m": "nowhere is not the folder of a sweep",
     "ckpt=latest -m": "it has no multirun.yaml",
     "threads=0": "threads=0",
+    "threshold=best": "threshold=best: choose argmax, f1",
+    "threshold={fpr:2}": "threshold={fpr:2}: choose a share above 0 and below 1",
+    "threshold={fpr:0.01,recall:0.9}": "or one of precision, recall, fpr, cost",
+    "calibrate=often": "calibrate=often: choose true or false",
+    "unsure=[0.7,0.3]": "unsure=[0.7, 0.3]: choose two probabilities",
 }
 
 
@@ -113,6 +118,11 @@ def test_predict_goes_through_the_bundle(folder):
     percent = CliRunner().invoke(spamlit, ["predict", "--percent", "Call now to claim your prize!"]).output.split()[1]
     assert float(percent.removesuffix("%")) == pytest.approx(100 * float(done.output.split()[1]), abs=0.011)
     assert CliRunner().invoke(spamlit, ["predict", "--run", "nowhere", "text"]).exit_code == 2
+    banded = CliRunner().invoke(spamlit, ["predict", "--unsure", "0,1", "--threshold", "1", "see you tonight"]).output
+    assert banded.startswith("ham")
+    assert banded.endswith("[unsure]\n")
+    for band in ("0.3", "a,b", "0.7,0.3"):
+        assert CliRunner().invoke(spamlit, ["predict", "--unsure", band, "text"]).exit_code == 2
 
 
 def test_ckpt_goes_on_with_the_runs_own_settings(folder):

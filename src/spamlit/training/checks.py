@@ -13,6 +13,7 @@ from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
 from spamlit.model.weights import WEIGHTS
 from spamlit.training.optimizer import DECAYS
+from spamlit.training.settings import lora_settings, threshold_policy, unsure_band
 
 EXTRAS = ("wandb", "mlflow")
 """Loggers whose package is an extra of the same name."""
@@ -44,21 +45,13 @@ def check(cfg: DictConfig) -> None:
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     _check_lora(cfg)
+    _check_decision(cfg)
     if cfg.threads is not None and (not isinstance(cfg.threads, int) or cfg.threads < 1):
         raise ValueError(f"threads={cfg.threads}: choose a whole number from 1 on, or null for as many as cores.")
     for name in OmegaConf.select(cfg, "logger") or {}:
         if name in EXTRAS and find_spec(str(name)) is None:
             raise ValueError(f'logger={name} needs a package that is not here: pip install "spamlit[{name}]".')
     _check_trainer(cfg.trainer, fused=cfg.optimizer.get("fused", False))
-
-
-def lora_settings(cfg: DictConfig) -> LoRA:
-    """The group `model.lora`.
-
-    Raises:
-        ValueError: a value that LoRA does not take.
-    """
-    return LoRA(**{str(key): value for key, value in cfg.model.lora.items()})
 
 
 def _check_lora(cfg: DictConfig) -> None:
@@ -71,6 +64,13 @@ def _check_lora(cfg: DictConfig) -> None:
             f"model.lora.{changed}={getattr(lora, changed)} has no effect with model.trainable={cfg.model.trainable}: "
             "choose model.trainable=lora, or leave it out."
         )
+
+
+def _check_decision(cfg: DictConfig) -> None:
+    threshold_policy(cfg)
+    unsure_band(cfg)
+    if not isinstance(cfg.calibrate, bool):
+        raise ValueError(f"calibrate={cfg.calibrate}: choose true or false.")
 
 
 def _check_trainer(trainer: DictConfig, *, fused: bool) -> None:
