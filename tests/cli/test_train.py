@@ -18,6 +18,8 @@ REFUSED = {
     "model.pooling=middle": "middle: choose one of last_nonpad",
     "model.pooling=last": "data.padding=fixed",
     "model.last_k=2": "model.last_k=2",
+    "model.layers=[2,3]": "model.layers=[2, 3]: choose block counts",
+    "model.layers=3": "model.layers=3: choose a list",
     "model.trainable=last_k": "model.last_k=None",
     "model.trainable=lora model.last_k=5": "1..4",
     "model.trainable=lora model.lora.rank=0": "model.lora.rank=0: choose a whole number from 1 on",

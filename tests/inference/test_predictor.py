@@ -11,7 +11,7 @@ from torch import nn
 
 from spamlit.inference.predictor import Prediction, Predictor
 from spamlit.model.bundle import BundleError
-from spamlit.model.classifier import POOLINGS
+from spamlit.model.pooling import POOLINGS
 from spamlit.training.run_folder import RunNotFoundError
 
 TEXTS = ["You have won a prize!", "see you tonight", "ok", "Call 09061701461 now to claim", "£ ü 😀", "a" * 500]

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from spamlit.cli.imports import lasting_imports
 
 
-class Band(click.ParamType):
-    """Two probabilities, `LOW,HIGH`."""
-
-    name = "LOW,HIGH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        try:
-            low, high = map(float, str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not LOW,HIGH, as in 0.3,0.7", param, ctx)
-        return low, high
+def read_band(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """`LOW,HIGH`, two numbers; whether they are a band is the Predictor's to say."""
+    if value is None:
+        return None
+    try:
+        low, high = map(float, value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not LOW,HIGH, as in 0.3,0.7") from None
+    return low, high
 
 
 @click.command()
 @click.option("--run", default="latest", show_default=True, help="Run folder, bundle folder, or `latest`.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Least probability that is spam; default: the bundle's.")
 @click.option(
-    "--unsure", type=Band(), help="Flag what has a probability in between; default: the bundle's own, if it has one."
+    "--unsure",
+    callback=read_band,
+    metavar="LOW,HIGH",
+    help="Flag what has a probability in between; default: the bundle's own band, if it has one.",
 )
 @click.option(
     "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is faster."

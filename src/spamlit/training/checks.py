@@ -8,12 +8,13 @@ from importlib.util import find_spec
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES, trained_blocks
+from spamlit.model.classifier import TRAINABLES, trained_blocks
 from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
+from spamlit.model.pooling import POOLINGS, READS_PADDING, read_layers
 from spamlit.model.weights import WEIGHTS
 from spamlit.training.optimizer import DECAYS
-from spamlit.training.settings import lora_settings, threshold_policy, unsure_band
+from spamlit.training.settings import lora_settings, threshold_policy, unsure_band, value
 
 EXTRAS = ("wandb", "mlflow")
 """Loggers whose package is an extra of the same name."""
@@ -33,6 +34,7 @@ def check(cfg: DictConfig) -> None:
     backbone = CONFIGS[cfg.backbone.name].cut(cfg.backbone.n_layer)
     trained_blocks(cfg.model.trainable, cfg.model.last_k, backbone.n_layer)
     _choice("model.pooling", cfg.model.pooling, POOLINGS)
+    _check_layers(value(cfg.model, "layers"), backbone.n_layer)
     _choice("evaluate", cfg.evaluate, ("best", "last"))
     _choice("backbone.weights", cfg.backbone.weights, WEIGHTS)
     _choice("optimizer.decay", cfg.optimizer.get("decay", "all"), DECAYS)
@@ -52,6 +54,12 @@ def check(cfg: DictConfig) -> None:
         if name in EXTRAS and find_spec(str(name)) is None:
             raise ValueError(f'logger={name} needs a package that is not here: pip install "spamlit[{name}]".')
     _check_trainer(cfg.trainer, fused=cfg.optimizer.get("fused", False))
+
+
+def _check_layers(layers: object, n_layer: int) -> None:
+    if layers is not None and not isinstance(layers, list):
+        raise ValueError(f"model.layers={layers}: choose a list of block counts, as in [10,22,26].")
+    read_layers(layers, n_layer)
 
 
 def _check_lora(cfg: DictConfig) -> None:

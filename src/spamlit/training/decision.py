@@ -4,7 +4,8 @@ Neither looks at the test or the reserve. Validation is often small (a hundred m
 (`precision`, `recall`, `fpr`) is held against an estimate with one more mistake in it: of n ham of which k reach a
 threshold, the next one does with a probability of at most (k + 1) / (n + 1), however the scores are distributed. So a
 share is met on average over splits, not on each. Precision depends on how much spam there is: the estimate is for
-validation's own proportion (half and half where ham is undersampled).
+validation's own proportion (half and half where ham is undersampled). The ham of the reserve could promise a lower
+`fpr`, but it is what the promise is tested on.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class SpamModule(LightningModule):
         ignore_index: a label that the training loss leaves out, or None.
 
     Attributes:
+        average: of the trained parameters by name, where they are averaged (`averaging.WeightAverage`).
         decision: what the test makes of logits.
         test_splits: names of the dataloaders that `Trainer.test` is given, in order.
         outputs: of the test, by split; with `decision` they give `predictions` and `results`, metrics.json's figures.
@@ -77,6 +78,7 @@ class SpamModule(LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.ignore_index = IGNORED if ignore_index is None else ignore_index
         self.val_metrics = _SplitMetrics()
+        self.average: dict[str, Tensor] | None = None
         self.decision = Decision()
         self.test_splits: Sequence[str] = ("test",)
         self._rows: dict[str, list[Outputs]] = {}
@@ -167,13 +169,15 @@ class SpamModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what is trained is stored, with the state of dropout's random numbers in each process."""
+        """Of the weights what is trained, and its average; the state of dropout's random numbers in each process."""
         checkpoint["state_dict"] = {f"classifier.{k}": v for k, v in self.classifier.trained_state().items()}
+        if self.average is not None:
+            checkpoint["average"] = self.average
         state = torch.get_rng_state()
         checkpoint["rng"] = self.all_gather(state) if self.trainer.world_size > 1 else state[None]
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
-        """A checkpoint's `state_dict` into what is trained; strict, as `load_trained_state` is."""
+        """A checkpoint's `state_dict`, or an average, into what is trained; strict, as `load_trained_state` is."""
         self.classifier.load_trained_state({key.removeprefix("classifier."): value for key, value in state.items()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from spamlit.data.datamodule import SMSDataModule
 from spamlit.data.splits import SplitName
-from spamlit.model.classifier import READS_PADDING, Classifier
+from spamlit.model.classifier import Classifier
+from spamlit.model.pooling import READS_PADDING
 from spamlit.model.weights import weights_sha256
 from spamlit.training.module import Prefix
 from spamlit.training.prefix_cache import PrefixCache
@@ -26,8 +27,8 @@ def make_prefix_cache(
 ) -> PrefixCache | None:
     """The frozen part's output for every message of the run; None where it is to be computed live.
 
-    Where only the head is trained, it is made from the store that training the last block reads, so that a sweep over
-    both computes the blocks below once.
+    Where only the head is trained and one layer read, it is made from the store that training the last block reads, so
+    that a sweep over both computes the blocks below once.
     """
     boundary, n_layer = classifier.boundary, classifier.backbone.config.n_layer
     if not cfg.data.prefix_cache or not boundary:
@@ -36,7 +37,7 @@ def make_prefix_cache(
     messages = [ids for split in needed for ids in data.ids(split)]
     if cfg.model.pooling in READS_PADDING:
         messages = [[*ids, *[data.tokenizer.pad_id] * (data.max_length - len(ids))] for ids in messages]
-    if boundary <= n_layer or n_layer == 1:
+    if boundary <= n_layer or n_layer == 1 or len(classifier.layers) > 1:
         cache = prefix_store(cfg, classifier, boundary, classifier.prefix)
         cache.fill(messages)
         return cache
@@ -60,6 +61,7 @@ def prefix_store(cfg: DictConfig, classifier: Classifier, boundary: int, compute
             "boundary": boundary,
             "pooling": cfg.model.pooling if pooled else None,
             "causal": cfg.model.causal,
+            **({"layers": classifier.layers} if pooled and len(classifier.layers) > 1 else {}),
         },
         as_trained(classifier, compute, device, dtype),
         pooled=pooled,

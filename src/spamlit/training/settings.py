@@ -59,6 +59,8 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         for key, value in cfg[group].items():
             if isinstance(value, str | int | float | bool) and not str(key).startswith("_"):
                 chosen[f"{group}.{key}"] = value
+    if cfg.model.layers is not None:
+        chosen["model.layers"] = ",".join(map(str, cfg.model.layers))
     if cfg.model.trainable == "lora":
         lora = lora_settings(cfg)
         chosen |= {f"model.lora.{key}": value for key, value in asdict(lora).items()}

@@ -30,7 +30,7 @@ from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
 from spamlit.training.run_folder import write_json
 from spamlit.training.schedule import total_steps
-from spamlit.training.settings import hyperparameters, lora_settings, plain, threshold_policy, unsure_band
+from spamlit.training.settings import hyperparameters, lora_settings, plain, threshold_policy, unsure_band, value
 from spamlit.training.tensorboard import log_results
 
 log = logging.getLogger(__name__)
@@ -158,6 +158,7 @@ def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
     classifier = Classifier(
         backbone,
         pooling=cfg.model.pooling,
+        layers=value(cfg.model, "layers"),
         causal=cfg.model.causal,
         head_bias=cfg.model.head_bias,
         dropout=cfg.model.dropout,
@@ -187,11 +188,13 @@ def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConf
 
 
 def load_evaluated(module: SpamModule, cfg: DictConfig) -> None:
-    """The weights that are tested and bundled: `evaluate=best` or what training ended with."""
+    """The weights that are tested and bundled: `evaluate=best` or the last ones, or the average kept beside them."""
     best = Path(cfg.run_dir) / "checkpoints" / "best.ckpt"
     if cfg.evaluate == "best" and best.is_file():
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        module.load_trained(checkpoint["state_dict"])
+        module.load_trained(checkpoint.get("average", checkpoint["state_dict"]))
+    elif module.average is not None:
+        module.load_trained(module.average)
 
 
 def choose_decision(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
