@@ -49,19 +49,16 @@ def test_the_temperature_of_many_messages_is_found_and_calibrates(temperature):
         assert calibration_error(logits.softmax(-1)[:, 1], labels) > 0.02
 
 
-def test_a_separated_validation_does_not_make_certain():
-    labels = torch.tensor([0, 1] * 20)
-    logits = torch.stack((-4.0 * labels, 4.0 * labels), dim=1) - torch.tensor([-2.0, 2.0])  # ±4 apart
-    probability = Decision(fit_temperature(logits, labels)).probability(logits)
-    assert probability.max() == pytest.approx(21 / 22, abs=1e-3)  # of 20 all are spam: Laplace's estimate for the next
+@pytest.mark.parametrize("n", [1, 20, 200])
+def test_a_separated_validation_does_not_make_certain(n):
+    logits, labels = torch.tensor([[4.0, 0.0], [0.0, 4.0]] * n), torch.tensor([0, 1] * n)
+    assert 0.4 < fit_temperature(logits, labels) <= 1
 
 
-@pytest.mark.parametrize(("labels", "expected"), [([0, 1], TEMPERATURES[1]), ([1, 0], None)])
-def test_the_temperature_stays_within_its_bounds(labels, expected):
+@pytest.mark.parametrize(("labels", "expected"), [([0, 1], TEMPERATURES[1]), ([1, 0], 1)])
+def test_the_temperature_stays_within_its_bounds_and_at_one_for_no_reason_to_leave_it(labels, expected):
     logits = torch.tensor([[-50.0, 50.0], [50.0, -50.0]])  # all wrong, or all right
-    found = fit_temperature(logits, torch.tensor(labels))
-    assert TEMPERATURES[0] <= found <= TEMPERATURES[1]
-    assert expected is None or found == pytest.approx(expected)
+    assert fit_temperature(logits, torch.tensor(labels)) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -31,8 +31,10 @@ class WeightAverage(Callback):
             if not 0 <= share < 1:
                 raise ValueError(f"callbacks.averaging.{key}={share}: choose a share from 0 to below 1.")
         self.start = start
-        update = get_swa_multi_avg_fn() if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self.update = update
+        if decay is None:
+            self.update = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+        else:
+            self.update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._averaged = 0
         self._step = 0
 
