@@ -94,10 +94,11 @@ def cells(
     source: str = "sms",
 ) -> Iterator[Cell]:
     """The chosen part of the table, by protocol, system and seed; nothing chosen means all."""
+    wanted = set(seeds)
     for protocol in [PROTOCOLS[name] for name in protocols] or PROTOCOLS.values():
         for system in [SYSTEMS[name] for name in systems] or SYSTEMS.values():
             for seed in protocol.seeds:
-                if not (chosen := tuple(seeds)) or seed in chosen:
+                if not wanted or seed in wanted:
                     yield Cell(protocol, system, seed, root, source)
 
 

@@ -114,9 +114,9 @@ def _comparisons(found: Found, name: str, baseline: str) -> str:
 
 def _reserve(found: Found, name: str) -> str:
     lines = []
-    for system, outcome in found[tables.OWN][name].items():
+    for system in found[tables.OWN][name]:
         values = [tables.reserve_fpr(found[policy][name][system]) for policy in tables.POLICIES]
-        if all(values) and outcome.system.kind != "prompted":
+        if all(values):
             means = [mean_interval([100 * value for value in each]) for each in values]
             lines.append([system, *(_interval(mean, half, 2) for mean, half in means)])
     return markdown(["system", "threshold from validation, %", "own threshold, %"], lines) if lines else ""
