@@ -15,9 +15,9 @@ from spamlit.data.splits import make_splits
 def tiny(monkeypatch):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    monkeypatch.setattr(encoder, "LEARNING_RATE", 3e-3)
+    monkeypatch.setattr(encoder, "LEARNING_RATE", 1e-2)
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertForSequenceClassification(BertConfig(vocab_size=50, num_labels=2, **size))
+    return BertForSequenceClassification(BertConfig(vocab_size=50, num_labels=2, initializer_range=0.2, **size))
 
 
 def messages(n, seed):
@@ -28,9 +28,9 @@ def messages(n, seed):
 
 
 def test_it_learns_and_keeps_its_best_epoch(tiny):
-    train, validation = messages(96, 0), messages(32, 1)
+    train, validation = messages(256, 0), messages(32, 1)
     before = encoder.log_loss(tiny, validation)
-    losses = encoder.fit(tiny, train, validation, epochs=6, seed=0)
+    losses = encoder.fit(tiny, train, validation, epochs=12, seed=0)
     assert min(losses) < before / 2
     assert encoder.log_loss(tiny, validation) == pytest.approx(min(losses))
     spam = encoder.probabilities(tiny, [ids for ids, _ in validation])
@@ -57,7 +57,7 @@ def test_an_epoch_sees_each_message_once():
 def test_the_pretrained_one_is_read_whole_and_understands(tmp_path, monkeypatch):
     splits = make_splits(parse(write_collection(tmp_path / "sms", n_ham=60, n_spam=60)), balance="none", seed=0)
     monkeypatch.setattr(encoder, "BATCH", 8)
-    result = encoder.finetuned(splits, 0, epochs=1)
+    result = encoder.finetuned(splits, 0, epochs=3)
     assert set(result.probabilities) == {"validation", "test"}
     right = (result.probabilities["test"] > 0.5) == (splits.test["label"] == "spam")
     assert right.mean() > 0.9

@@ -32,19 +32,16 @@ def chat():
 
 def test_it_is_the_whole_prompt_read_at_once(chat):
     """The probability of "Yes" against "No" after everything, for each text by itself."""
-    turns = [("system", SYSTEM), ("user", QUESTION + "hello"), ("assistant", "No")]
-    turns += [("user", QUESTION + "WINNER"), ("assistant", "Yes")]
+    turns = [("system", SYSTEM), ("user", QUESTION, "hello"), ("assistant", "No")]
+    turns += [("user", QUESTION, "WINNER"), ("assistant", "Yes")]
     tokenizer, mark = chat.tokenizer, chat.tokenizer.special
     expected = []
     for text in TEXTS:
         ids = []
-        for role, said in [*turns, ("user", QUESTION + text)]:
-            ids += [
-                mark["<|im_start|>"],
-                *tokenizer.encode(f"{role}\n{said}"),
-                mark["<|im_end|>"],
-                *tokenizer.encode("\n"),
-            ]
+        for role, *parts in [*turns, ("user", QUESTION, text)]:
+            said = [token for part in parts for token in tokenizer.encode(part)]
+            ids += [mark["<|im_start|>"], *tokenizer.encode(f"{role}\n"), *said, mark["<|im_end|>"]]
+            ids += tokenizer.encode("\n")
         ids += [mark["<|im_start|>"], *tokenizer.encode("assistant\n")]
         with torch.no_grad():
             logits = chat.model.logits(chat.model(torch.tensor([ids]))[0, -1])
@@ -81,6 +78,6 @@ def test_the_chat_model_s_own_template():
     rendered = ImmutableSandboxedEnvironment().from_string(template).render(messages=asked, add_generation_prompt=True)
     tokenizer = load_tokenizer("smollm2")
     chat = Chat(load_backbone("smollm2-135m"), tokenizer)
-    assert tokenizer.decode(chat._turn("system", SYSTEM) + chat._asked("WIN")) == rendered
+    assert tokenizer.decode(chat.prompt + chat._asked("WIN")) == rendered
     found = chat(TEXTS)
     assert np.all((found > 0) & (found < 1))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -34,7 +35,7 @@ def finished(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     arguments = ["--systems", ",".join(QUICK), "--seeds", "0,1"]
     assert command(root, collection, *arguments).exit_code == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "run", in_this_process)
+        patch.setattr(results, "subprocess", SimpleNamespace(run=in_this_process))
         for protocol in PROTOCOLS.values():
             run(Cell(protocol, TINY, 0, root, str(collection)))
     return root
@@ -99,14 +100,17 @@ def outcome(root: Path, collection: Path, protocol: str, system: str, policy: st
 
 
 def test_what_has_finished_is_not_made_again(finished: Path, collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "fit", lambda *_: pytest.fail("trained again"))
+    def again(*_: object) -> None:
+        raise ValueError("trained again")
+
+    monkeypatch.setattr(results, "fit", again)
     listed = command(
         finished, collection, "--systems", "naive-bayes", "--protocols", "raw", "--list"
     ).output.splitlines()
     assert [line.split()[0] for line in listed] == ["done", "done", "-", "-", "-"]
     assert command(finished, collection, "--systems", ",".join(QUICK), "--seeds", "0,1").exit_code == 0
     (finished / "raw" / "majority" / "1" / "metrics.json").rename(finished / "kept")
-    assert "trained again" in str(command(finished, collection, "--systems", "majority", "--seeds", "1").exception)
+    assert "trained again" in command(finished, collection, "--systems", "majority", "--seeds", "1").output
     assert command(finished, collection, "--report").exit_code == 0
     (finished / "kept").rename(finished / "raw" / "majority" / "1" / "metrics.json")
 
@@ -143,7 +147,7 @@ def test_a_stopped_run_goes_on_and_a_failed_one_is_named(tmp_path: Path, monkeyp
         asked.append(words[4:])
         return subprocess.CompletedProcess(words, 2)
 
-    monkeypatch.setattr(subprocess, "run", fails)
+    monkeypatch.setattr(results, "subprocess", SimpleNamespace(run=fails))
     with pytest.raises(ValueError, match=r"grouped/tiny/2: spamlit train .* ended with status 2"):
         run(cell)
     (cell.folder / "checkpoints").mkdir(parents=True)

@@ -76,7 +76,9 @@ def load_encoder(seed: int) -> Any:
     """The pretrained body, every tensor of the file accounted for, and a new head drawn from the seed."""
     torch.manual_seed(seed)
     model = BertForSequenceClassification(BertConfig(**ARCHITECTURE, num_labels=2))
-    model.bert.load_state_dict(load_file(fetch(WEIGHTS)))
+    state = load_file(fetch(WEIGHTS))
+    del state["embeddings.position_ids"]  # 0, 1, 2, …: no weight
+    model.bert.load_state_dict(state)
     return model
 
 

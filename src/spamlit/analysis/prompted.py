@@ -21,7 +21,7 @@ from spamlit.model.weights import load_backbone
 BACKBONE = "smollm2-135m"
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 """What the model's own chat template begins with."""
-QUESTION = "Is the following text message spam? Answer with Yes or No.\n\nMessage: "
+QUESTION = "Is the following text message spam? Answer with Yes or No.\n\nMessage:\n"
 ANSWERS = {"ham": "No", "spam": "Yes"}
 EXAMPLE_LENGTH = 160
 """Characters of a message that may be an example."""
@@ -35,7 +35,7 @@ class Chat:
 
     Args:
         model: an instruction-tuned backbone, in eval mode.
-        tokenizer: its own; its special tokens mark the turns.
+        tokenizer: its own; its special tokens mark the turns, and a line's end is one token.
         examples: messages and labels that are asked and answered before.
     """
 
@@ -44,10 +44,11 @@ class Chat:
         self.answers = [tokenizer.encode(ANSWERS[label]) for label in ("ham", "spam")]
         if any(len(answer) != 1 for answer in self.answers):
             raise ValueError(f"the answers {ANSWERS} must be one token each, and are {self.answers}")
-        ids = self._turn("system", SYSTEM)
+        self.prompt = self._turn("system", SYSTEM)
         for text, label in examples:
-            ids += self._turn("user", QUESTION + text) + self._turn("assistant", ANSWERS[label])
-        self.past = read_prompt(model, ids)
+            self.prompt += self._turn("user", QUESTION, text) + self._turn("assistant", ANSWERS[label])
+        self.prompt += self._turn("user", QUESTION)[:-2]
+        self.past = read_prompt(model, self.prompt)
 
     def __call__(self, texts: Sequence[str]) -> Array:
         """Probability of "Yes" against "No" for each text, in order."""
@@ -74,18 +75,15 @@ class Chat:
         return two.softmax(dim=-1)[:, 1].numpy()
 
     def _asked(self, text: str) -> list[int]:
-        cut = self.tokenizer.decode(self.tokenizer.encode(text)[:MAX_TOKENS])
-        start = [self.tokenizer.special["<|im_start|>"], *self.tokenizer.encode("assistant\n")]
-        return self._turn("user", QUESTION + cut) + start
+        """What follows the prompt: the message, the end of the turn and the beginning of the answer."""
+        end, start = self._turn("user")[-2:], self._turn("assistant")[:-2]
+        return [*self.tokenizer.encode(text)[:MAX_TOKENS], *end, *start]
 
-    def _turn(self, role: str, text: str) -> list[int]:
+    def _turn(self, role: str, *texts: str) -> list[int]:
+        """A turn of the chat template; no token reaches from one of the texts into the next."""
         special, encode = self.tokenizer.special, self.tokenizer.encode
-        return [
-            special["<|im_start|>"],
-            *encode(f"{role}\n{text}"),
-            special["<|im_end|>"],
-            *encode("\n"),
-        ]
+        said = [token for text in (f"{role}\n", *texts) for token in encode(text)]
+        return [special["<|im_start|>"], *said, special["<|im_end|>"], *encode("\n")]
 
 
 def prompted(splits: Splits, seed: int, *, shots: int) -> Predicted:

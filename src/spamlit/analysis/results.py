@@ -97,7 +97,7 @@ def cells(
     wanted = set(seeds)
     for protocol in [PROTOCOLS[name] for name in protocols] or PROTOCOLS.values():
         for system in [SYSTEMS[name] for name in systems] or SYSTEMS.values():
-            for seed in protocol.seeds:
+            for seed in protocol.seeds if protocol.name in system.protocols else ():
                 if not wanted or seed in wanted:
                     yield Cell(protocol, system, seed, root, source)
 

@@ -112,11 +112,12 @@ def _curve_scores(spam: NDArray[np.bool_], probability: Array, weights: Array) -
 
 
 def _calibration_error(spam: NDArray[np.bool_], probability: Array, weights: Array) -> Array:
-    """Rows by rising probability; equal ones count with the share of spam among them: their order plays no part."""
+    """Rows by rising probability; equal ones share their gap, so that their order plays no part."""
     first = np.append(True, probability[1:] != probability[:-1])
-    groups = np.flatnonzero(first)
-    share = _ratio(np.add.reduceat(weights * spam, groups, axis=1), np.add.reduceat(weights, groups, axis=1))
-    gaps = weights * (probability - share[:, np.cumsum(first) - 1])  # (R, N)
+    starts, group = np.flatnonzero(first), np.cumsum(first) - 1
+    gaps = (
+        np.add.reduceat(weights * (probability - spam), starts, axis=1)[:, group] / np.bincount(group)[group]
+    )  # (R, N)
     bins = [rows[0] for rows in np.array_split(np.arange(len(spam)), BINS) if len(rows)]
     return _ratio(np.abs(np.add.reduceat(gaps, bins, axis=1)).sum(axis=1), weights.sum(axis=1))
 

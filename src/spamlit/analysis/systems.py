@@ -62,17 +62,22 @@ class System:
         kind: What makes it (`results.fit`); `spamlit` runs the command.
         about: In docs/results.md.
         options: What its kind takes; of `spamlit` the `overrides` of the command line.
+        protocols: Where it runs.
     """
 
     name: str
     kind: Kind
     about: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    protocols: tuple[str, ...] = ("grouped", "raw", "balanced")
 
 
 def _by_name(*entries: Any) -> dict[str, Any]:
     return {entry.name: entry for entry in entries}
 
+
+ONE = ("grouped",)
+"""Enough for what learns nothing, so that no repeat helps it, and takes minutes a split."""
 
 PROTOCOLS: Mapping[str, Protocol] = _by_name(
     Protocol("grouped", "Repeats grouped, natural prevalence", "grouped", "none", seeds=(0, 1, 2, 3, 4)),
@@ -91,8 +96,8 @@ SYSTEMS: Mapping[str, System] = _by_name(
         {"characters": True},
     ),
     System("minilm", "encoder", "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained"),
-    System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}),
-    System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}),
+    System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}, ONE),
+    System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE),
     System("default", "spamlit", "spamlit's defaults: SmolLM2-135M, last block trained", {"overrides": ()}),
 )
 
