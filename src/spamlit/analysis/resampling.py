@@ -65,8 +65,8 @@ def resampled(tests: Tests, *, resamples: int = RESAMPLES, seed: int = 0) -> dic
 def bounds(values: Array, confidence: float = 0.95) -> Bounds:
     """The percentile interval of resampled values.
 
-    >>> bounds(np.arange(1001) / 1000)
-    Bounds(low=0.025, high=0.975)
+    >>> [round(end, 3) for end in bounds(np.arange(1001) / 1000)]
+    [0.025, 0.975]
     """
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Bounds(float(low), float(high))
