@@ -142,9 +142,9 @@ def check_band(unsure: object) -> tuple[float, float] | None:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that fits logits (N, 2) to labels (N,) best, within `TEMPERATURES`.
 
-    It minimises the summed cross-entropy (Guo et al., 2017) less the logarithm of a prior, log-normal around 1: a factor
-    of `exp(SPREAD)` is one standard deviation. Otherwise a validation set that is perfectly separated would ask for a
-    temperature of zero, for the sake of a nat or less; against many messages the prior is nothing.
+    It minimises the summed cross-entropy (Guo et al., 2017) less the logarithm of a prior, log-normal around 1, with a
+    factor of `exp(SPREAD)` for a standard deviation. Otherwise a validation set that is perfectly separated would ask
+    for a temperature of zero, for the sake of a nat or less; against many messages the prior is nothing.
 
     >>> logits = torch.tensor([[0.0, 4.0], [4.0, 0.0]] * 5000)
     >>> labels = torch.tensor([1, 0] * 4000 + [0, 1] * 1000)  # as sure as at 98 %, right at 80 %
