@@ -11,7 +11,10 @@ import pytest
 from markupsafe import Markup
 from tests.runs import tiny_run
 
-from spamlit.analysis.report import curves_figure, read_scalars, write_report
+from spamlit.analysis import report as module
+from spamlit.analysis.figures import curves_figure, read_scalars
+from spamlit.analysis.report import write_report
+from spamlit.model.bundle import read_settings
 from spamlit.training.metrics import METRICS
 
 CHROMIUM = shutil.which("chromium")
@@ -41,6 +44,11 @@ def page(run: Path) -> str:
     return write_report(run).read_text(encoding="utf-8")
 
 
+def read(report: str) -> str:
+    """The page as one reads it: words are marked, and are one message still."""
+    return re.sub(r"</?mark[^>]*>", "", report)
+
+
 def test_it_shows_the_metrics_the_settings_and_the_mistakes(run: Path) -> None:
     report, metrics = page(run), json.loads((run / "metrics.json").read_text())
     for split in ("train", "val", "test"):
@@ -51,8 +59,8 @@ def test_it_shows_the_metrics_the_settings_and_the_mistakes(run: Path) -> None:
     assert "<td>model.trainable</td>" in report
     texts = pd.read_csv(run / "test.csv")["text"]
     assert f"Test: {len(texts)} messages, {len(texts)} misclassified" in report
-    assert all(str(Markup.escape(text)) in report for text in texts)
-    assert report.count("<svg") == 5  # the curves; a matrix and a curve of each of two splits
+    assert all(f'<p class="text message">{Markup.escape(text)}</p>' in read(report) for text in texts)
+    assert report.count("<svg") == 7  # the curves; matrix, precision-recall and reliability of each of two splits
 
 
 def test_messages_are_text_whatever_they_contain(run: Path) -> None:
@@ -62,9 +70,54 @@ def test_messages_are_text_whatever_they_contain(run: Path) -> None:
 
 
 def test_it_loads_nothing(run: Path) -> None:
-    markup = page(run).replace(str(Markup.escape(EVIL)), "")  # which is text
-    assert not re.findall(r"<(?:script|link|img|iframe|object|embed|base)\b", markup)
-    assert not re.findall(r"""(?:src|href|url\(|@import)\s*=?\s*["']?(?:https?:|//|file:)""", markup)
+    report = page(run)
+    assert not re.findall(r"<(?:script|link|img|iframe|object|embed|base)\b", report)
+    markup = re.findall(r"<[^>]+>|<style>.*?</style>", report, re.DOTALL)  # the rest is text
+    asked = r"""(?:src|href|url\(|@import)\s*=?\s*["']?(?:https?:|//|file:)"""
+    assert not [tag for tag in markup if re.search(asked, tag)]
+
+
+def test_the_surest_mistakes_are_explained_and_the_others_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = len(pd.read_csv(run / "test.csv"))
+    report = page(run)
+    assert report.count("Log-odds: ") == n
+    assert "explains them all" not in report
+    monkeypatch.setattr(module, "EXPLAINED_TOKENS", 2_000)
+    some = page(run)
+    assert 0 < some.count("Log-odds: ") < n
+    assert f"Explained here: {some.count('Log-odds: ')} of" in some
+    assert some.count('<p class="text message">') == report.count('<p class="text message">')
+
+
+def test_each_mistake_has_its_nearest_training_messages(run: Path) -> None:
+    report, train = page(run), pd.read_csv(run / "train.csv")["text"]
+    near = re.findall(r'<li class="text">(?:ham|spam), \d\.\d\d(?: \(<b>[a-z-]+</b>\))?: (.*)</li>', report)
+    assert len(near) == 3 * report.count("<article>")
+    assert set(near) <= {str(Markup.escape(text)) for text in train}
+
+
+def test_slices_and_suspected_labels_are_there(run: Path) -> None:
+    texts = pd.read_csv(run / "train.csv")
+    texts.loc[texts.index[0], "label"] = "spam" if texts["label"][0] == "ham" else "ham"  # a planted error
+    texts.to_csv(run / "train.csv", index=False)
+    report = page(run)
+    assert "language (guessed)" in report
+    suspected = report[report.index("Suspected label errors") :]
+    assert str(Markup.escape(texts["text"][0])) in suspected
+
+
+def test_a_temperature_shows_before_and_after(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "before temperature" not in page(run)
+    changed = read_settings(run / "classifier") | {"temperature": 2.0, "threshold": 0.6125, "unsure": [0.4, 0.8]}
+    monkeypatch.setattr(module, "read_settings", lambda folder: changed)
+    record = json.loads((run / "run.json").read_text())
+    figures = {"before": {"ece": 0.0321, "brier": 0.02}, "after": {"ece": 0.0123, "brier": 0.01}}
+    record["decision"] = {"policy": {"fpr": 0.005}, "calibration": {"test": figures}}
+    (run / "run.json").write_text(json.dumps(record))
+    report = page(run)
+    assert report.count("before temperature") == 2
+    for said in ("least 0.6125", "{&#39;fpr&#39;: 0.005}", "0.0321", "0.0123", "unsure from 0.4 to 0.8"):
+        assert said in report
 
 
 def test_the_curves_end_with_training(run: Path) -> None:
@@ -113,7 +166,7 @@ def test_a_browser_shows_it_and_runs_none_of_the_messages(run: Path, tmp_path: P
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "<title>spamlit: 2026-01-01/10-00-00</title>" in shown
     assert "&lt;script&gt;document.title" in shown
-    assert shown.count("</svg>") == 5
+    assert shown.count("</svg>") == 7
 
 
 def test_a_run_without_logger_has_a_report(tmp_path: Path) -> None:
