@@ -1,8 +1,8 @@
 """Which words decided: what each word of a message adds to its spam log-odds.
 
 A message is read as ever longer excerpts: one word, then, word by word to the left or to the right, the whole. What the
-log-odds change by when a word comes is its share, and its score is the mean share over all ways to grow, where the first
-word is any and the excerpts of each length are equally likely. On every way the shares add up to the log-odds of the
+log-odds change by when a word comes is its share. Its score is the mean share over all ways to grow, where any word may
+be the first and the excerpts of each length are equally likely. On every way the shares add up to the log-odds of the
 message less those of no words, so the scores do too, for any backbone, pooling and temperature. It is a Shapley value
 over neighbouring words only (as C-Shapley, Chen et al. 2019): the model is never asked about anything but stretches of
 the message itself, in their order.
