@@ -9,7 +9,8 @@ from spamlit.cli.train import CONF
 from spamlit.model.classifier import Classifier
 from spamlit.model.config import CONFIGS
 from spamlit.model.gpt import GPT
-from spamlit.training.checks import check, lora_settings
+from spamlit.training.checks import check
+from spamlit.training.settings import lora_settings
 from spamlit.training.train import make_classifier, make_data, make_trainer
 
 LORA = "model.trainable=lora model.lora.rank=16 model.lora.scaling=alpha model.lora.init=rank"

@@ -18,6 +18,8 @@ REFUSED = {
     "model.pooling=middle": "middle: choose one of last_nonpad",
     "model.pooling=last": "data.padding=fixed",
     "model.last_k=2": "model.last_k=2",
+    "model.layers=[2,3]": "model.layers=[2, 3]: choose block counts",
+    "model.layers=3": "model.layers=3: choose a list",
     "model.trainable=last_k": "model.last_k=None",
     "model.trainable=lora model.last_k=5": "1..4",
     "model.trainable=lora model.lora.rank=0": "model.lora.rank=0: choose a whole number from 1 on",
@@ -47,6 +49,11 @@ REFUSED = {
     "ckpt=nowhere -m": "nowhere is not the folder of a sweep",
     "ckpt=latest -m": "it has no multirun.yaml",
     "threads=0": "threads=0",
+    "threshold=best": "threshold=best: choose argmax, f1",
+    "threshold={fpr:2}": "threshold={fpr:2}: choose a share above 0 and below 1",
+    "threshold={fpr:0.01,recall:0.9}": "or one of precision, recall, fpr, cost",
+    "calibrate=often": "calibrate=often: choose true or false",
+    "unsure=[0.7,0.3]": "unsure=[0.7, 0.3]: choose two probabilities",
 }
 
 
@@ -113,6 +120,11 @@ def test_predict_goes_through_the_bundle(folder):
     percent = CliRunner().invoke(spamlit, ["predict", "--percent", "Call now to claim your prize!"]).output.split()[1]
     assert float(percent.removesuffix("%")) == pytest.approx(100 * float(done.output.split()[1]), abs=0.011)
     assert CliRunner().invoke(spamlit, ["predict", "--run", "nowhere", "text"]).exit_code == 2
+    banded = CliRunner().invoke(spamlit, ["predict", "--unsure", "0,1", "--threshold", "1", "see you tonight"]).output
+    assert banded.startswith("ham")
+    assert banded.endswith("[unsure]\n")
+    for band in ("0.3", "a,b", "0.7,0.3"):
+        assert CliRunner().invoke(spamlit, ["predict", "--unsure", band, "text"]).exit_code == 2
 
 
 def test_ckpt_goes_on_with_the_runs_own_settings(folder):

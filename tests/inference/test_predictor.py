@@ -11,7 +11,7 @@ from torch import nn
 
 from spamlit.inference.predictor import Prediction, Predictor
 from spamlit.model.bundle import BundleError
-from spamlit.model.classifier import POOLINGS
+from spamlit.model.pooling import POOLINGS
 from spamlit.training.run_folder import RunNotFoundError
 
 TEXTS = ["You have won a prize!", "see you tonight", "ok", "Call 09061701461 now to claim", "£ ü 😀", "a" * 500]
@@ -73,6 +73,21 @@ def test_a_threshold_that_is_no_probability_is_refused(predictor: Predictor, thr
         predictor.classify(TEXTS, threshold=threshold)
 
 
+def test_probabilities_within_the_band_are_flagged_and_labelled_all_the_same(predictor: Predictor) -> None:
+    plain = predictor.classify(TEXTS)
+    low, high = sorted(answer.probability for answer in plain)[1:3]
+    flagged = predictor.classify(TEXTS, unsure=(low, high))
+    assert [answer.label for answer in flagged] == [answer.label for answer in plain]
+    for answer, before in zip(flagged, plain, strict=True):
+        unsure = ["unsure"] if low <= answer.probability <= high else []
+        assert answer.flag.split(";") == [*filter(None, [before.flag]), *unsure] or not (answer.flag or unsure)
+    banded = Predictor(predictor.classifier, predictor.tokenizer, predictor.settings | {"unsure": [low, high]})
+    assert banded.classify(TEXTS) == flagged
+    assert banded.classify([""]) == [Prediction("ham", 0.0, "empty")]
+    with pytest.raises(ValueError, match=r"unsure=\(0.9, 0.1\)"):
+        predictor.classify(TEXTS, unsure=(0.9, 0.1))
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_it_says_what_training_said_in_any_order_and_company(tmp_path: Path, pooling: str) -> None:
     """Where padding is read (`last`, `mean`), a message alone is padded as far as in training."""
@@ -98,7 +113,17 @@ def test_a_folder_without_a_bundle_is_refused(run: Path, tmp_path: Path) -> None
     assert Predictor.load(run / "classifier").classify(TEXTS) == Predictor.load(run).classify(TEXTS)
 
 
-@pytest.mark.parametrize("change", [{"labels": None}, {"threshold": "half"}, {"max_length": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": None},
+        {"threshold": "half"},
+        {"threshold": 2},
+        {"temperature": 0},
+        {"unsure": 1},
+        {"max_length": None},
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(predictor: Predictor, change: dict[str, object]) -> None:
     with pytest.raises(BundleError, match="lacks or spoils a setting"):
         Predictor(predictor.classifier, predictor.tokenizer, predictor.settings | change)

@@ -72,18 +72,21 @@ def test_a_classifier_comes_back(
     assert stored == (trained if linked else model.state_dict().keys())
 
 
-def test_a_bundle_from_before_lora_loads(tmp_path, classifier, random_batch, gpt2_like):
+@pytest.mark.parametrize("key", ["lora", "layers"])
+def test_a_bundle_from_before_a_choice_loads(tmp_path, classifier, random_batch, gpt2_like, key):
     model = classifier()
     folder = saved(tmp_path / "bundle", model)
     config = json.loads((folder / "config.json").read_text())
-    del config["lora"]
+    del config[key]
     config["sha256"] = bundle._digest(config)
     (folder / "config.json").write_text(json.dumps(config))
     batch = random_batch(gpt2_like, [12, 5])
     assert torch.equal(load_bundle(folder)[0](*batch), model(*batch))
 
 
-@pytest.mark.parametrize("options", [{"pooling": "mean"}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}])
+@pytest.mark.parametrize(
+    "options", [{"pooling": "mean"}, {"layers": [1, 3]}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}]
+)
 def test_the_choices_of_a_classifier_come_back(tmp_path, classifier, random_batch, llama_like, random_gpt, options):
     model = classifier(backbone=random_gpt(llama_like), **options)
     loaded, _ = load_bundle(saved(tmp_path / "bundle", model))
@@ -232,6 +235,7 @@ def test_weights_that_no_hash_covers_are_refused(tmp_path, classifier):
     [
         {"backbone": {"name": "no such thing"}},
         {"pooling": "middle"},
+        {"layers": [1, 3]},
         {"n_classes": 3},
         {"n_classes": -1},
         {"head_bias": False},

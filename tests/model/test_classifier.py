@@ -6,42 +6,20 @@ import pytest
 import torch
 
 from spamlit.model.attention import Attention
-from spamlit.model.classifier import POOLINGS, Classifier, pool
+from spamlit.model.classifier import Classifier
+from spamlit.model.pooling import POOLINGS, pool
 
 CHOICES = [("none", 4), ("head", 4), ("last_block", 2), ("last_two_blocks", 1), ("all", None)]
-READS_REAL_ONLY = ["last_nonpad", "mean_nonpad", "first"]
+READS_REAL_ONLY = ["last_nonpad", "mean_nonpad", "mean_nonfirst", "first"]
 
 
 def trained_names(classifier):
     return {name for name, parameter in classifier.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [
-        ([3, 3], {"last_nonpad": [3, 30], "mean_nonpad": [2, 20], "first": [1, 10], "last": [3, 30], "mean": [2, 20]}),
-        (
-            [2, 3],
-            {"last_nonpad": [2, 30], "mean_nonpad": [1.5, 20], "first": [1, 10], "last": [3, 30], "mean": [2, 20]},
-        ),
-        ([1, 1], {"last_nonpad": [1, 10], "mean_nonpad": [1, 10], "first": [1, 10], "last": [3, 30], "mean": [2, 20]}),
-    ],
-    ids=["no padding", "some padding", "all but one padding"],
-)
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_pool(lengths, expected, pooling):
-    hidden = torch.tensor([[[1.0], [2.0], [3.0]], [[10.0], [20.0], [30.0]]])
-    assert pool(hidden, torch.tensor(lengths), pooling).flatten().tolist() == expected[pooling]
-
-
-def test_mean_over_real_tokens_ignores_even_nan_in_the_padding():
-    hidden = torch.tensor([[[1.0], [3.0], [float("nan")]]])
-    assert pool(hidden, torch.tensor([2]), "mean_nonpad").item() == 2.0
-
-
 def test_unknown_choices_list_the_valid_ones(config, random_gpt):
     with pytest.raises(
-        ValueError, match=r"model.pooling=lst: choose one of last_nonpad, mean_nonpad, first, last, mean"
+        ValueError, match=r"model.pooling=lst: choose one of last_nonpad, mean_nonpad, mean_nonfirst, first, last, mean"
     ):
         Classifier(random_gpt(config), pooling="lst")
     with pytest.raises(ValueError, match=r"model.pooling=lst"):
@@ -103,6 +81,40 @@ def test_suffix_of_prefix_is_the_same_function_for_every_boundary(config, random
         assert classifier.boundary == boundary
         torch.testing.assert_close(classifier(tokens, lengths), expected, rtol=1e-5, atol=1e-5)
         assert not classifier.prefix(tokens, lengths).requires_grad
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("causal", [True, False])
+def test_layers_are_read_side_by_side(config, random_gpt, random_batch, pooling, causal):
+    """Whatever is trained, what comes out is a plain loop over the hidden states."""
+    layers = [1, 3]
+    classifier = Classifier(random_gpt(config), pooling=pooling, causal=causal, layers=layers)
+    tokens, lengths = random_batch(config, [12, 5, 1])
+    visible = lengths if pooling in READS_REAL_ONLY else None
+    states = [classifier.backbone(tokens, stop=n, lengths=visible, causal=causal) for n in layers]
+    read = torch.cat([pool(classifier.backbone.norm(state), lengths, pooling) for state in states], dim=1)
+    assert read.shape == (3, 2 * config.n_embd)
+    for trainable, boundary in [("head", 4), ("last_block", 1), ("last_two_blocks", 1), ("lora", 0), ("all", None)]:
+        classifier.set_trainable(trainable)
+        assert classifier.boundary == boundary
+        torch.testing.assert_close(classifier(tokens, lengths), classifier.head(read), rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_layer_alone_is_the_default(config, random_gpt, random_batch):
+    batch = random_batch(config, [12, 5, 1])
+    assert torch.equal(Classifier(random_gpt(config), layers=[3])(*batch), Classifier(random_gpt(config))(*batch))
+
+
+def test_dropout_leaves_frozen_blocks_alone_above_a_layer_that_is_read(config, random_gpt, random_batch):
+    classifier = Classifier(random_gpt(config), dropout=0.5, layers=[1, 3])
+    classifier.set_trainable("last_block")
+    assert [block.dropout for block in classifier.backbone.blocks] == [0, 0, 0.5]
+
+
+@pytest.mark.parametrize("layers", [[], [3, 1], [1, 1, 3], [1, 2], [1, 4], [0, 3], ["1", 3], [1.5, 3]])
+def test_layers_that_do_not_fit_are_refused(config, random_gpt, layers):
+    with pytest.raises(ValueError, match=r"model.layers=.*the backbone's depth, 3"):
+        Classifier(random_gpt(config), layers=layers)
 
 
 def test_the_boundary_lies_at_the_lowest_trained_parameter(config, random_gpt):

@@ -7,9 +7,10 @@ import torch
 from tests import lesson
 
 from spamlit.model.attention import Attention
-from spamlit.model.classifier import POOLINGS, Classifier
+from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.lora import BLOCK_TARGETS, TARGETS, LoRA, LoRALinear, merge_state, merged
+from spamlit.model.pooling import POOLINGS
 
 ROW_11 = LoRA(rank=16, alpha=16, scaling="alpha", init="rank", targets=TARGETS)
 

@@ -77,6 +77,34 @@ def test_lora_goes_on_with_its_own_matrices(config, run, monkeypatch):
         assert torch.equal(resumed.module.classifier.trained_state()[name], value), name
 
 
+@pytest.mark.parametrize("step", [4, 8, 13])  # before the first average, after it, late
+@pytest.mark.parametrize("decay", ["null", "0.8"])
+def test_averages_go_on(config, run, monkeypatch, step, decay):
+    import spamlit.training.train as recipe
+
+    averaged = ("callbacks=averaging", f"callbacks.averaging.decay={decay}", "evaluate=last")
+    choices = (*CHOICES, *averaged, "callbacks.last.every_n_steps=3")
+    whole = run(*choices, folder="whole")
+    made = recipe.make_trainer
+
+    def stopping(cfg):
+        trainer = made(cfg)
+        trainer.callbacks.append(Stop(step))
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "make_trainer", stopping)
+        with pytest.raises(RuntimeError, match="pulled"):
+            run(*choices, folder="stopped")
+    cfg = config(*choices, folder="stopped")
+    cfg.ckpt = str(cfg.run_dir)
+    resumed = train(cfg)
+    last = [torch.load(done.folder / "checkpoints/last.ckpt", weights_only=True) for done in (whole, resumed)]
+    for part in ("state_dict", "average"):
+        assert all(torch.equal(value, last[1][part][name]) for name, value in last[0][part].items())
+    assert resumed.metrics == whole.metrics
+
+
 def test_going_on_after_the_end_changes_nothing(config, undisturbed):
     cfg = config(*CHOICES, folder="undisturbed")
     cfg.ckpt = str(cfg.run_dir)

@@ -5,9 +5,11 @@ import json
 import pandas as pd
 import pytest
 import torch
+from torch.nn import functional as F
 
 from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import TRAINABLES
+from spamlit.training.decision import Decision, decide
 from spamlit.training.metrics import METRICS
 
 
@@ -34,7 +36,8 @@ def test_run_folder_holds_the_contract(run):
     done = run()
     metrics = json.loads((done.folder / "metrics.json").read_text())
     record = json.loads((done.folder / "run.json").read_text())
-    names = {f"{split}/{metric}" for split in ("train", "val", "test") for metric in METRICS}
+    figures = (*METRICS, "ece", "brier")
+    names = {f"{split}/{figure}" for split in ("train", "val", "test") for figure in figures}
     assert metrics.keys() == names | {"reserve/fpr", "reserve/n"}
     assert record["timing"].keys() >= {"assets", "prepare", "prefix", "fit", "test", "total"}
     assert sum(v for k, v in record["timing"].items() if k != "total") == pytest.approx(
@@ -95,6 +98,27 @@ def test_cached_prefix_changes_nothing(run, trainable, pooling):
         torch.testing.assert_close(weights_with_gradients(cached)[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("trainable", ["head", "last_block", "lora"])
+@pytest.mark.parametrize("pooling", ["mean_nonfirst", "last_nonpad"])
+def test_cached_prefix_changes_nothing_where_layers_are_read(run, trainable, pooling):
+    choices = [f"model.trainable={trainable}", f"model.pooling={pooling}", "model.layers=[1,3]", "backbone.n_layer=3"]
+    more = ["model.last_k=1"] if trainable == "lora" else []
+    cached = run(*choices, *more, folder="a")
+    live = run(*choices, *more, "data.prefix_cache=false", folder="b")
+    assert cached.module.prefix.computed
+    assert same(cached.metrics, live.metrics)
+    table = pd.read_csv(cached.folder / "predictions.csv").query("split == 'test'")
+    answers = Predictor.load(cached.folder).classify(pd.read_csv(cached.folder / "test.csv")["text"].tolist())
+    assert [answer.probability for answer in answers] == pytest.approx(table["probability"].tolist(), abs=1e-5)
+
+
+def test_other_layers_are_other_stores(run):
+    layers = {"a": "[1,3]", "b": "[2,3]", "c": "null"}
+    choices = ["model.trainable=head", "backbone.n_layer=3"]
+    runs = [run(*choices, f"model.layers={read}", folder=folder) for folder, read in layers.items()]
+    assert len({done.module.prefix.folder for done in runs}) == 3
+
+
 @pytest.mark.parametrize("choice", ["model.lora.targets=[value,down]", "model.lora.scaling=alpha"])
 def test_cached_prefix_changes_nothing_below_lora(run, choice):
     choices = ["model.trainable=lora", "model.last_k=2", "model.lora.rank=2", choice]
@@ -150,6 +174,61 @@ def test_predictions_are_those_of_the_metrics(run):
     reserve = table[table["split"] == "reserve"]
     assert len(reserve) == done.metrics["reserve/n"]
     assert (reserve["probability"] >= 0.5).mean() == pytest.approx(done.metrics["reserve/fpr"])
+
+
+def test_by_default_scores_are_taken_as_they_are(run):
+    """What a batch-wise count of argmax gave before thresholds could be chosen."""
+    done = run()
+    assert done.module.decision == Decision()
+    _, logits, labels = done.module.outputs["test"]
+    assert done.metrics["test/accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert done.metrics["test/loss"] == pytest.approx(F.cross_entropy(logits, labels).item())
+    said = pd.read_csv(done.folder / "predictions.csv").query("split == 'test'")["probability"]
+    assert said.tolist() == pytest.approx(logits.softmax(1)[:, 1].tolist())
+    settings = json.loads((done.folder / "classifier" / "config.json").read_text())
+    assert [settings[k] for k in ("threshold", "temperature", "threshold_policy", "unsure")] == [
+        0.5,
+        1.0,
+        "argmax",
+        None,
+    ]
+
+
+def test_validation_chooses_what_everything_else_uses(run):
+    chosen = ["threshold={recall:0.5}", "calibrate=true", "unsure=[0.2,0.8]", "trainer.max_epochs=6"]
+    done, plain = run(*chosen, folder="a"), run("trainer.max_epochs=6", folder="b")
+    _, logits, labels = plain.module.outputs["validation"]
+    decision = decide(logits, labels, {"recall": 0.5}, calibrate=True)
+    assert decision == done.module.decision
+    assert decision.temperature != 1
+    table = pd.read_csv(done.folder / "predictions.csv")
+    test = table[table["split"] == "test"]
+    expected = decision.probability(plain.module.outputs["test"].logits)
+    assert test["probability"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    right = (test["probability"] >= decision.threshold) == (test["label"] == "spam")
+    assert done.metrics["test/accuracy"] == pytest.approx(right.mean())
+    reserve = table[table["split"] == "reserve"]["probability"]
+    assert done.metrics["reserve/fpr"] == pytest.approx((reserve >= decision.threshold).mean())
+    record = json.loads((done.folder / "run.json").read_text())["decision"]
+    assert (record["policy"], record["threshold"], record["temperature"], record["unsure"], record["bins"]) == (
+        {"recall": 0.5}, decision.threshold, decision.temperature, [0.2, 0.8], 10,
+    )  # fmt: skip
+    for split, name in {"validation": "val", "test": "test"}.items():
+        for figure in ("ece", "brier"):
+            assert record["calibration"][split]["after"][figure] == done.metrics[f"{name}/{figure}"]
+            assert record["calibration"][split]["before"][figure] == plain.metrics[f"{name}/{figure}"]
+    answers = Predictor.load(done.folder).classify(pd.read_csv(done.folder / "test.csv")["text"].tolist())
+    assert [a.probability for a in answers] == pytest.approx(test["probability"].tolist(), abs=1e-6)
+    assert {a.flag for a in answers if 0.2 <= a.probability <= 0.8} == {"unsure"}
+
+
+def test_a_target_out_of_reach_is_said_and_recorded(run, caplog):
+    done = run("threshold={fpr:0.001}")
+    assert "'fpr': 0.001} is more than 3 ham and 3 spam of validation can promise" in caplog.text
+    record = json.loads((done.folder / "run.json").read_text())["decision"]
+    assert (record["attained"], record["estimate"]) == (False, pytest.approx(1 / 4))
+    table = pd.read_csv(done.folder / "predictions.csv").query("split == 'validation' and label == 'ham'")
+    assert (table["probability"] < record["threshold"]).all()
 
 
 def test_best_weights_are_the_ones_tested(run):

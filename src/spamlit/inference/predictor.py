@@ -12,6 +12,7 @@ from spamlit.data.tokenizer import Tokenizer
 from spamlit.inference.int8 import quantize
 from spamlit.model.bundle import BundleError, load_bundle
 from spamlit.model.classifier import Classifier
+from spamlit.training.decision import check_band, check_threshold
 from spamlit.training.run_folder import find_bundle
 
 BATCH_TOKENS = 2_048
@@ -28,7 +29,7 @@ class Prediction(NamedTuple):
     probability: float
     """of spam, 0 to 1"""
     flag: str
-    """empty, or why the message deserves a look: `empty`, `truncated`"""
+    """empty, or why the message deserves a look: `empty`, `truncated`, `unsure`, or `truncated;unsure`"""
 
 
 class Predictor:
@@ -37,7 +38,7 @@ class Predictor:
     Args:
         classifier: in eval mode.
         tokenizer: the bundle's own.
-        settings: the bundle's config: labels, threshold, temperature, max_length, padding, backbone.
+        settings: the bundle's config: labels, threshold, temperature, unsure, max_length, padding, backbone.
 
     Example::
 
@@ -49,8 +50,11 @@ class Predictor:
         self.classifier, self.tokenizer, self.settings = classifier, tokenizer, settings
         try:
             self.labels = tuple(settings["labels"])
-            self.threshold = float(settings["threshold"])
+            self.threshold = check_threshold(settings["threshold"])
+            self.unsure = check_band(settings.get("unsure"))  # bundles from before the band do not say
             self.temperature = float(settings["temperature"])
+            if not self.temperature > 0:
+                raise ValueError(f"temperature={self.temperature} is not above 0")
             self.max_length = int(settings["max_length"])
             self.pad_to = self.max_length if settings["pooling"] in ("last", "mean") else None
         except (KeyError, TypeError, ValueError) as error:
@@ -77,26 +81,28 @@ class Predictor:
             quantize(classifier)
         return cls(classifier, Tokenizer.load(folder), settings)
 
-    def classify(self, texts: Sequence[str], *, threshold: float | None = None) -> list[Prediction]:
+    def classify(
+        self, texts: Sequence[str], *, threshold: float | None = None, unsure: tuple[float, float] | None = None
+    ) -> list[Prediction]:
         """Label, spam probability and flag of each text, in order.
 
         Args:
             texts: any strings; an empty one is ham with the flag `empty`.
             threshold: the least probability that is spam; by default the bundle's.
+            unsure: lowest and highest probability with the flag `unsure`; by default the bundle's, which may be none.
 
         Raises:
-            ValueError: a threshold outside 0 to 1.
+            ValueError: a threshold outside 0 to 1, or a band that is none.
         """
-        limit = self.threshold if threshold is None else threshold
-        if not 0.0 <= limit <= 1.0:
-            raise ValueError(f"threshold={limit}: choose a probability from 0 to 1.")
+        limit = self.threshold if threshold is None else check_threshold(threshold)
+        band = self.unsure if unsure is None else check_band(unsure)
         answers: list[Prediction] = []
         for start in range(0, len(texts), TOGETHER):
             some = list(texts[start : start + TOGETHER])
             ids = self.tokenizer.encode_batch(some)
             found = self.probabilities([row[: self.max_length] for row in ids])
             answers += [
-                self._prediction(text, len(row), p, limit) for text, row, p in zip(some, ids, found, strict=True)
+                self._prediction(text, len(row), p, limit, band) for text, row, p in zip(some, ids, found, strict=True)
             ]
         return answers
 
@@ -129,8 +135,12 @@ class Predictor:
         if batch:
             yield batch
 
-    def _prediction(self, text: str, length: int, probability: float, threshold: float) -> Prediction:
+    def _prediction(
+        self, text: str, length: int, probability: float, threshold: float, band: tuple[float, float] | None
+    ) -> Prediction:
         if not text.strip():
             return Prediction(self.labels[0], 0.0, "empty")
-        flag = "truncated" if length > self.max_length else ""
+        unsure = band is not None and band[0] <= probability <= band[1]
+        flags = {"truncated": length > self.max_length, "unsure": unsure}
+        flag = ";".join(name for name, raised in flags.items() if raised)
         return Prediction(self.labels[probability >= threshold], probability, flag)

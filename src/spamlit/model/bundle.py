@@ -71,6 +71,7 @@ def save_bundle(
         "format": FORMAT,
         **settings,
         "pooling": classifier.pooling,
+        "layers": list(classifier.layers),
         "causal": classifier.causal,
         "head_bias": classifier.head.bias is not None,
         "n_classes": classifier.head.out_features,
@@ -161,6 +162,7 @@ def _build(config: dict[str, Any]) -> Classifier:
     return Classifier(
         backbone,
         pooling=config["pooling"],
+        layers=config.get("layers"),  # bundles from before layers do not say
         causal=config["causal"],
         head_bias=config["head_bias"],
         n_classes=config["n_classes"],

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from spamlit.model import lora
-from spamlit.model.attention import pick
 from spamlit.model.gpt import GPT
 from spamlit.model.lora import LoRA
+from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pooled_position, read_layers
 
-Pooling = Literal["last_nonpad", "mean_nonpad", "first", "last", "mean"]
 Trainable = Literal["none", "head", "last_block", "last_two_blocks", "last_k", "all", "lora"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
 TRAINABLES: tuple[str, ...] = get_args(Trainable)
-READS_PADDING = ("last", "mean")
-
-
-def pooled_position(n_tokens: int, lengths: Tensor, pooling: str) -> Tensor | None:
-    """The one position that a pooling reads in each row.
-
-    Args:
-        n_tokens: T, padding included.
-        lengths: (B,) real tokens per row, at least 1.
-        pooling: One of `POOLINGS`.
-
-    Returns:
-        (B,) int64, or None for the means.
-
-    >>> pooled_position(5, torch.tensor([2, 5]), "last_nonpad")
-    tensor([1, 4])
-    """
-    if pooling == "last_nonpad":
-        return lengths - 1
-    if pooling == "first":
-        return torch.zeros_like(lengths)
-    if pooling == "last":
-        return torch.full_like(lengths, n_tokens - 1)
-    return None
 
 
 def trained_blocks(trainable: str, last_k: int | None, n_layer: int) -> int:
@@ -64,34 +39,8 @@ def trained_blocks(trainable: str, last_k: int | None, n_layer: int) -> int:
     return count
 
 
-def pool(hidden: Tensor, lengths: Tensor, pooling: str) -> Tensor:
-    """Reduce the positions of each row to one vector.
-
-    Args:
-        hidden: (B, T, C), right-padded.
-        lengths: (B,) real tokens per row, at least 1.
-        pooling: ``last_nonpad``, ``mean_nonpad`` and ``first`` read real tokens only; ``last`` (position T - 1) and
-            ``mean`` (over all T) take padding for text, as the lesson does.
-
-    Returns:
-        (B, C).
-
-    Raises:
-        ValueError: Unknown pooling.
-    """
-    _check("model.pooling", pooling, POOLINGS)
-    position = pooled_position(hidden.shape[1], lengths, pooling)
-    if position is not None:
-        return pick(hidden, position[:, None]).squeeze(1)  # (B, T, C) -> (B, 1, C) -> (B, C)
-    if pooling == "mean":
-        return hidden.mean(dim=1)  # (B, T, C) -> (B, C)
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (B, T)
-    total = hidden.masked_fill(~real[..., None], 0.0).sum(dim=1)  # (B, T, C) -> (B, C)
-    return total / lengths[:, None].to(hidden.dtype)
-
-
 class Classifier(nn.Module):
-    """Backbone → final norm → pooling → linear head.
+    """Backbone → final norm → pooling → linear head, with as many states side by side as layers are read.
 
     Everything is frozen until `set_trainable` says otherwise. What lies below the lowest trained parameter is the
     *prefix*, a fixed function of the tokens; the rest is the *suffix*: ``forward = suffix(prefix(tokens))``.
@@ -99,6 +48,8 @@ class Classifier(nn.Module):
     Args:
         backbone: Its parameters are shared, not copied, while frozen.
         pooling: One of `POOLINGS`.
+        layers: After how many blocks states are read (`read_layers`). Final norm and pooling act on each, and the head
+            reads their L vectors as one of L·C; None: the last block's alone.
         causal: False lets every position see the whole message.
         head_bias: Whether the head has a bias.
         n_classes: Number of logits.
@@ -110,7 +61,7 @@ class Classifier(nn.Module):
         lora: The values of LoRA where that is what is trained, else None.
 
     Raises:
-        ValueError: Unknown pooling, or dropout outside [0, 1).
+        ValueError: Unknown pooling, layers that are none, or dropout outside [0, 1).
     """
 
     def __init__(
@@ -118,6 +69,7 @@ class Classifier(nn.Module):
         backbone: GPT,
         *,
         pooling: str = "last_nonpad",
+        layers: Sequence[int] | None = None,
         causal: bool = True,
         head_bias: bool = True,
         n_classes: int = 2,
@@ -127,9 +79,10 @@ class Classifier(nn.Module):
         super().__init__()
         _check("model.pooling", pooling, POOLINGS)
         self.backbone, self.pooling, self.causal, self.dropout = backbone, pooling, causal, dropout
+        self.layers = read_layers(layers, backbone.config.n_layer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(head_seed)
-            self.head = nn.Linear(backbone.config.n_embd, n_classes, bias=head_bias)
+            self.head = nn.Linear(len(self.layers) * backbone.config.n_embd, n_classes, bias=head_bias)
         self.head_seed = head_seed
         self.lora: LoRA | None = None
         self.set_trainable("none")
@@ -157,8 +110,10 @@ class Classifier(nn.Module):
             if self._is_trained(name, trainable, n_blocks):
                 parameter.data = parameter.data.clone()  # out of the read-only map of the weight file
                 parameter.requires_grad_(True)
-        self._boundary = self._find_boundary()  # asked for in every step
-        self.backbone.set_dropout(self.dropout, self.boundary)
+        lowest = self._lowest_trained()
+        self.backbone.set_dropout(self.dropout, lowest)
+        read_below = lowest is not None and self.layers[0] < lowest <= self.backbone.config.n_layer
+        self._boundary = self.layers[0] if read_below else lowest  # asked for in every step
 
     def _add_lora(self, adapters: LoRA, n_blocks: int) -> None:
         """Add LoRA to the last blocks, lowest first, then to the head if that is a target.
@@ -185,14 +140,15 @@ class Classifier(nn.Module):
 
     @property
     def boundary(self) -> int | None:
-        """Number of frozen blocks under the lowest trained parameter, since the last `set_trainable`.
+        """Number of blocks in the prefix: those under the lowest trained parameter since the last `set_trainable`, and
+        under the first layer that is read.
 
         0..n_layer; n_layer + 1 where the final norm is frozen too (then pooling belongs to the prefix); None where
         the embeddings are trained, so that nothing is frozen below.
         """
         return self._boundary
 
-    def _find_boundary(self) -> int | None:
+    def _lowest_trained(self) -> int | None:
         n_layer = self.backbone.config.n_layer
         lowest = n_layer + 1
         for name, parameter in self.backbone.named_parameters():
@@ -211,7 +167,7 @@ class Classifier(nn.Module):
             lengths: (B,) real tokens per row, at least 1.
 
         Returns:
-            What enters the first trained block: (B, T, C); the pooled and normed (B, C) where norm and blocks are
+            What enters the first trained block: (B, T, C); the pooled and normed (B, L·C) where norm and blocks are
             frozen; the tokens themselves where nothing is.
         """
         boundary = self.boundary
@@ -238,7 +194,7 @@ class Classifier(nn.Module):
         """
         boundary = self.boundary
         if boundary is None or boundary <= self.backbone.config.n_layer:
-            hidden = self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, C)
+            hidden = self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, L·C)
         logits: Tensor = self.head(hidden)
         return logits
 
@@ -247,17 +203,21 @@ class Classifier(nn.Module):
         return self.suffix(self.prefix(tokens, lengths), lengths)
 
     def pooled(self, x: Tensor, lengths: Tensor, start: int) -> Tensor:
-        """Blocks from `start`, final norm and pooling: (B, T) ids or (B, T, C) states to (B, C)."""
+        """Blocks from `start`, final norm and pooling: (B, T) ids or (B, T, C) states to (B, L·C) for L layers.
+
+        `start` is at most the first layer that is read.
+        """
         position = pooled_position(x.shape[1], lengths, self.pooling)
-        hidden = self.backbone(
-            x,
-            start=start,
-            lengths=self._visible_lengths(lengths),
-            positions=None if position is None else position[:, None],  # (B,) -> (B, 1)
-            causal=self.causal,
-        )
-        hidden = self.backbone.norm(hidden)  # (B, T, C) or (B, 1, C)
-        return pool(hidden, lengths, self.pooling) if position is None else hidden.squeeze(1)
+        vectors = []
+        for stop in self.layers:
+            only = position[:, None] if position is not None and stop == self.layers[-1] else None  # (B,) -> (B, 1)
+            x = self.backbone(
+                x, start=start, stop=stop, lengths=self._visible_lengths(lengths), positions=only, causal=self.causal
+            )
+            hidden = self.backbone.norm(x)  # (B, T, C) or (B, 1, C)
+            vectors.append(pool(hidden, lengths, self.pooling) if only is None else hidden.squeeze(1))
+            start = stop
+        return torch.cat(vectors, dim=1)  # L of (B, C) -> (B, L·C)
 
     def _visible_lengths(self, lengths: Tensor) -> Tensor | None:
         return None if self.pooling in READS_PADDING else lengths

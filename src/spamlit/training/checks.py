@@ -8,11 +8,13 @@ from importlib.util import find_spec
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from spamlit.model.classifier import POOLINGS, READS_PADDING, TRAINABLES, trained_blocks
+from spamlit.model.classifier import TRAINABLES, trained_blocks
 from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
+from spamlit.model.pooling import POOLINGS, READS_PADDING, read_layers
 from spamlit.model.weights import WEIGHTS
 from spamlit.training.optimizer import DECAYS
+from spamlit.training.settings import lora_settings, threshold_policy, unsure_band, value
 
 EXTRAS = ("wandb", "mlflow")
 """Loggers whose package is an extra of the same name."""
@@ -32,6 +34,7 @@ def check(cfg: DictConfig) -> None:
     backbone = CONFIGS[cfg.backbone.name].cut(cfg.backbone.n_layer)
     trained_blocks(cfg.model.trainable, cfg.model.last_k, backbone.n_layer)
     _choice("model.pooling", cfg.model.pooling, POOLINGS)
+    _check_layers(value(cfg.model, "layers"), backbone.n_layer)
     _choice("evaluate", cfg.evaluate, ("best", "last"))
     _choice("backbone.weights", cfg.backbone.weights, WEIGHTS)
     _choice("optimizer.decay", cfg.optimizer.get("decay", "all"), DECAYS)
@@ -44,6 +47,7 @@ def check(cfg: DictConfig) -> None:
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
     _check_lora(cfg)
+    _check_decision(cfg)
     if cfg.threads is not None and (not isinstance(cfg.threads, int) or cfg.threads < 1):
         raise ValueError(f"threads={cfg.threads}: choose a whole number from 1 on, or null for as many as cores.")
     for name in OmegaConf.select(cfg, "logger") or {}:
@@ -52,13 +56,10 @@ def check(cfg: DictConfig) -> None:
     _check_trainer(cfg.trainer, fused=cfg.optimizer.get("fused", False))
 
 
-def lora_settings(cfg: DictConfig) -> LoRA:
-    """The group `model.lora`.
-
-    Raises:
-        ValueError: a value that LoRA does not take.
-    """
-    return LoRA(**{str(key): value for key, value in cfg.model.lora.items()})
+def _check_layers(layers: object, n_layer: int) -> None:
+    if layers is not None and not isinstance(layers, list):
+        raise ValueError(f"model.layers={layers}: choose a list of block counts, as in [10,22,26].")
+    read_layers(layers, n_layer)
 
 
 def _check_lora(cfg: DictConfig) -> None:
@@ -71,6 +72,13 @@ def _check_lora(cfg: DictConfig) -> None:
             f"model.lora.{changed}={getattr(lora, changed)} has no effect with model.trainable={cfg.model.trainable}: "
             "choose model.trainable=lora, or leave it out."
         )
+
+
+def _check_decision(cfg: DictConfig) -> None:
+    threshold_policy(cfg)
+    unsure_band(cfg)
+    if not isinstance(cfg.calibrate, bool):
+        raise ValueError(f"calibrate={cfg.calibrate}: choose true or false.")
 
 
 def _check_trainer(trainer: DictConfig, *, fused: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +14,19 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from spamlit.data.batch import IGNORED, Batch
 from spamlit.model.classifier import Classifier
-from spamlit.training.metrics import THRESHOLD, spam_metrics
+from spamlit.training.decision import Decision, brier_score, calibration_error
+from spamlit.training.metrics import spam_metrics, split_figures
 
 Prefix = Callable[[Tensor, Tensor], Tensor]
 """(tokens (B, T), lengths (B,)) -> what enters the lowest trained block: (B, T, C), or (B, C) once pooled."""
+
+
+class Outputs(NamedTuple):
+    """One split's raw results in the split's own order: row numbers (N,), logits (N, 2), labels (N,)."""
+
+    rows: Tensor
+    logits: Tensor
+    labels: Tensor
 
 
 class Predictions(NamedTuple):
@@ -40,7 +49,12 @@ class SpamModule(LightningModule):
         prefix: computes or looks up the frozen part; by default `classifier.prefix`, live.
         class_weights: (2,) weights of the classes in the loss, or None.
         ignore_index: a label that the training loss leaves out, or None.
+
+    Attributes:
+        average: of the trained parameters by name, where they are averaged (`averaging.WeightAverage`).
+        decision: what the test makes of logits.
         test_splits: names of the dataloaders that `Trainer.test` is given, in order.
+        outputs: of the test, by split; with `decision` they give `predictions` and `results`, metrics.json's figures.
     """
 
     def __init__(
@@ -53,7 +67,6 @@ class SpamModule(LightningModule):
         prefix: Prefix | None = None,
         class_weights: Tensor | None = None,
         ignore_index: int | None = None,
-        test_splits: tuple[str, ...] = ("test",),
     ) -> None:
         super().__init__()
         self.strict_loading = False  # checkpoints hold what is trained; load_trained_state is strict about that
@@ -64,9 +77,12 @@ class SpamModule(LightningModule):
         self.prefix: Prefix = prefix or classifier.prefix
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.ignore_index = IGNORED if ignore_index is None else ignore_index
-        self.test_splits = test_splits
-        self.split_metrics = nn.ModuleDict({f"{name}_split": _SplitMetrics() for name in ("val", *test_splits)})
-        self._rows: dict[str, list[Predictions]] = {}
+        self.val_metrics = _SplitMetrics()
+        self.average: dict[str, Tensor] | None = None
+        self.decision = Decision()
+        self.test_splits: Sequence[str] = ("test",)
+        self._rows: dict[str, list[Outputs]] = {}
+        self.outputs: dict[str, Outputs] = {}
         self.predictions: dict[str, Predictions] = {}
         self.results: dict[str, float] = {}
         self._right: list[Tensor] = []
@@ -101,34 +117,40 @@ class SpamModule(LightningModule):
         return weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        keep = batch.labels != IGNORED
+        if keep.any():
+            self.val_metrics.update(self(batch)[keep], batch.labels[keep])
 
     def on_validation_epoch_end(self) -> None:
-        figures = {f"val/{name}": value.float() for name, value in self._metrics("val").finish().items()}
+        figures = {f"val/{name}": value.float() for name, value in self.val_metrics.finish().items()}
         self.log_dict(figures, sync_dist=self.trainer.world_size > 1)
 
     def on_test_epoch_start(self) -> None:
         self._rows = {name: [] for name in self.test_splits}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        split = self.test_splits[dataloader_idx]
-        probability, labels, keep = self._evaluate(split, batch)
-        self._rows[split].append(Predictions(batch.index[keep], probability, labels))
+        keep = batch.labels != IGNORED
+        outputs = Outputs(batch.index[keep], self(batch)[keep], batch.labels[keep])
+        self._rows[self.test_splits[dataloader_idx]].append(outputs)
 
     def on_test_epoch_end(self) -> None:
-        """Predictions of all splits, and `results`: metrics.json's names and values."""
-        for split in self.test_splits:
-            rows = self.predictions[split] = self._gather(self._rows[split])
+        """What all processes found of each split, and what `decision` makes of it."""
+        for split, rows in self._rows.items():
+            outputs = self.outputs[split] = self._gather(rows)
+            probability = self.decision.probability(outputs.logits)
+            self.predictions[split] = Predictions(outputs.rows, probability, outputs.labels)
             if split == "reserve":  # ham only: what counts is how much of it is taken for spam
-                taken = rows.probability >= THRESHOLD
+                taken = probability >= self.decision.threshold
                 self.results |= {"reserve/fpr": taken.float().mean().item(), "reserve/n": len(taken)}
-            else:
-                name = "val" if split == "validation" else split
-                figures = self._metrics(split).finish()
-                self.results |= {f"{name}/{figure}": float(value) for figure, value in figures.items()}
+                continue
+            figures = split_figures(outputs.logits / self.decision.temperature, outputs.labels, self.decision.threshold)
+            figures["ece"] = calibration_error(probability, outputs.labels)
+            figures["brier"] = brier_score(probability, outputs.labels)
+            name = "val" if split == "validation" else split
+            self.results |= {f"{name}/{figure}": value for figure, value in figures.items()}
         self._rows = {}
 
-    def _gather(self, rows: list[Predictions]) -> Predictions:
+    def _gather(self, rows: list[Outputs]) -> Outputs:
         """All processes' rows, by row number."""
         columns = [torch.cat(column) for column in zip(*rows, strict=True)]
         if self.trainer.world_size > 1:
@@ -136,20 +158,7 @@ class SpamModule(LightningModule):
             torch.distributed.all_gather_object(parts, [column.cpu() for column in columns])
             columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = columns[0].argsort()
-        return Predictions(*(column[order].cpu() for column in columns))
-
-    def _metrics(self, split: str) -> _SplitMetrics:
-        metrics = self.split_metrics[f"{split}_split"]
-        assert isinstance(metrics, _SplitMetrics)
-        return metrics
-
-    def _evaluate(self, split: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        keep = batch.labels != IGNORED
-        logits, labels = self(batch)[keep], batch.labels[keep]
-        probability = logits.softmax(dim=-1)[:, 1]
-        if split != "reserve" and len(labels):
-            self._metrics(split).update(logits, probability, labels)
-        return probability, labels, keep
+        return Outputs(*(column[order].cpu() for column in columns))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         parameters = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
@@ -160,13 +169,15 @@ class SpamModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what is trained is stored, with the state of dropout's random numbers in each process."""
+        """Of the weights what is trained, and its average; the state of dropout's random numbers in each process."""
         checkpoint["state_dict"] = {f"classifier.{k}": v for k, v in self.classifier.trained_state().items()}
+        if self.average is not None:
+            checkpoint["average"] = self.average
         state = torch.get_rng_state()
         checkpoint["rng"] = self.all_gather(state) if self.trainer.world_size > 1 else state[None]
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
-        """A checkpoint's `state_dict` into what is trained; strict, as `load_trained_state` is."""
+        """A checkpoint's `state_dict`, or an average, into what is trained; strict, as `load_trained_state` is."""
         self.classifier.load_trained_state({key.removeprefix("classifier."): value for key, value in state.items()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -181,17 +192,17 @@ class SpamModule(LightningModule):
 
 
 class _SplitMetrics(nn.Module):
-    """Loss and metrics of one split, over all processes."""
+    """Loss and metrics of one split, batch by batch and over all processes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loss = MeanMetric()
         self.metrics: MetricCollection = spam_metrics()
 
-    def update(self, logits: Tensor, probability: Tensor, labels: Tensor) -> None:
-        """Takes logits (N, 2), spam probabilities (N,) and labels (N,)."""
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Takes logits (N, 2) and labels (N,)."""
         self.loss.update(F.cross_entropy(logits, labels), weight=len(labels))
-        self.metrics.update(probability, labels)
+        self.metrics.update(logits.softmax(dim=-1)[:, 1], labels)
 
     def finish(self) -> dict[str, Tensor]:
         """The figures, and a clean slate."""

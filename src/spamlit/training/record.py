@@ -7,13 +7,23 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 import spamlit
+from spamlit.assets import sha256_file
+from spamlit.data.datamodule import SMSDataModule
+from spamlit.model.weights import weights_sha256
+from spamlit.training.decision import BINS, calibration
+from spamlit.training.module import SpamModule
+from spamlit.training.prefix_cache import PrefixCache
+from spamlit.training.schedule import epoch_steps
+from spamlit.training.settings import hyperparameters, plain, threshold_policy, unsure_band
 
 LIBRARIES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tiktoken", "pandas", "numpy", "gguf")
 
@@ -75,3 +85,53 @@ def device_name(device: torch.device) -> str:
 def describe(**parts: Any) -> dict[str, Any]:
     """run.json's content: what is the same for every run, and the parts that the recipe knows."""
     return {**parts, "versions": versions(), "git": git_revision(Path(__file__).parent)}
+
+
+def run_record(
+    cfg: DictConfig, module: SpamModule, data: SMSDataModule, cache: PrefixCache | None, timing: Timing
+) -> dict[str, Any]:
+    """run.json."""
+    total, trained = module.classifier.parameter_counts()
+    return describe(
+        data={
+            "source": str(data.source),
+            "sha256": sha256_file(data.path),
+            "counts": data.splits.counts(),
+            "repeats_dropped": data.splits.dropped,
+            "max_length": data.max_length,
+        },
+        backbone={
+            "name": cfg.backbone.name,
+            "weights": cfg.backbone.weights,
+            "sha256": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
+            "n_layer": module.classifier.backbone.config.n_layer,
+            "parameters": total,
+            "trained": trained,
+        },
+        prefix={"cached": cache is not None, "computed": cache.computed if cache else 0},
+        decision=decision_record(cfg, module),
+        hyperparameters=hyperparameters(cfg),
+        seeds={"seed": cfg.seed, "data": cfg.data.seed, "head": cfg.seed},
+        device=device_name(module.device),
+        precision=str(cfg.trainer.precision),
+        epochs=module.trainer.current_epoch,
+        steps=module.trainer.global_step,
+        steps_per_epoch=epoch_steps(module.trainer, len(data.train_dataloader())),
+        timing=timing.total(),
+    )
+
+
+def decision_record(cfg: DictConfig, module: SpamModule) -> dict[str, Any]:
+    """How scores become decisions, and how good the probabilities are with and without the temperature."""
+    decision = module.decision
+    return {
+        "policy": threshold_policy(cfg),
+        **asdict(decision),
+        "unsure": unsure_band(cfg),
+        "bins": BINS,
+        "calibration": {
+            split: calibration(outputs.logits, outputs.labels, decision.temperature)
+            for split, outputs in module.outputs.items()
+            if split in ("validation", "test")
+        },
+    }

@@ -1,7 +1,13 @@
-"""Learning-rate schedules: partials from the configuration, called with the optimizer and the number of steps."""
+"""How many steps there are, and learning-rate schedules over them.
+
+A schedule is a partial from the configuration, called with the optimizer and the number of steps.
+"""
 
 from __future__ import annotations
 
+import math
+
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -31,3 +37,16 @@ def rate(step: int, total_steps: int, warmup_steps: int, decay: bool) -> float:
 
 def _scheduler(optimizer: Optimizer, total_steps: int, warmup: float, *, decay: bool) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: rate(step, total_steps, round(warmup * total_steps), decay))
+
+
+def epoch_steps(trainer: Trainer, batches: int) -> int:
+    """Optimizer steps of one epoch, with `batches` in it."""
+    limit = trainer.limit_train_batches
+    taken = int(batches * limit) if isinstance(limit, float) else min(batches, limit or batches)
+    return math.ceil(taken / trainer.accumulate_grad_batches)
+
+
+def total_steps(trainer: Trainer, batches: int) -> int:
+    """Optimizer steps of the whole training, with `batches` in an epoch."""
+    steps = (trainer.max_epochs or 1) * epoch_steps(trainer, batches)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

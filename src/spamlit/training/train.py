@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import warnings
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pandas as pd
@@ -17,27 +14,27 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from spamlit.assets import sha256_file
 from spamlit.data.datamodule import SMSDataModule
 from spamlit.data.splits import SplitName, write_splits
 from spamlit.model.bundle import save_bundle
-from spamlit.model.classifier import READS_PADDING, Classifier
+from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.lora import merged
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
 from spamlit.training.checkpoint import AtomicCheckpointIO
-from spamlit.training.checks import check, lora_settings
-from spamlit.training.metrics import THRESHOLD
-from spamlit.training.module import Predictions, Prefix, SpamModule
-from spamlit.training.prefix_cache import PrefixCache
+from spamlit.training.checks import check
+from spamlit.training.decision import decide
+from spamlit.training.module import Predictions, SpamModule
+from spamlit.training.prefix_stores import make_prefix_cache
 from spamlit.training.run_folder import write_json
+from spamlit.training.schedule import total_steps
+from spamlit.training.settings import hyperparameters, lora_settings, plain, threshold_policy, unsure_band, value
 from spamlit.training.tensorboard import log_results
 
-GPUS = ("gpu", "cuda")
-PREFIX_DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16}
+log = logging.getLogger(__name__)
+
 COMPARED = (
     "model.trainable",
     "optimizer.lr",
@@ -102,29 +99,23 @@ def train(cfg: DictConfig) -> Run:
         prefix=cache,
         class_weights=data.class_weights,
         ignore_index=cfg.model.ignore_index,
-        test_splits=splits,
     )
     with timing("fit"):
         fit(trainer, module, data, cfg)
     with timing("test"):
         load_evaluated(module, cfg)
         with merged(classifier):
-            trainer.test(module, [data.eval_dataloader(split) for split in splits], verbose=False)
+            choose_decision(trainer, module, data, cfg)
+            test(trainer, module, data, splits)
     metrics = module.results
     if trainer.is_global_zero:
         with timing("write"):
             write_predictions(module.predictions, data, folder)
-            write_bundle(cfg, classifier, data, folder)
+            write_bundle(cfg, module, data, folder)
             log_run(cfg, trainer, module, data)
         write_json(folder / "metrics.json", metrics)
-        write_json(folder / "run.json", run_record(cfg, module, data, cache, timing))
+        write_json(folder / "run.json", record.run_record(cfg, module, data, cache, timing))
     return Run(folder, metrics, module, data, trainer)
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A group as an ordinary dict: below `training` nobody knows of Hydra."""
-    content = OmegaConf.to_container(cfg, resolve=True)
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def quiet() -> None:
@@ -162,24 +153,12 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     return trainer
 
 
-def epoch_steps(trainer: Trainer, batches: int) -> int:
-    """Optimizer steps of one epoch, with `batches` in it."""
-    limit = trainer.limit_train_batches
-    taken = int(batches * limit) if isinstance(limit, float) else min(batches, limit or batches)
-    return math.ceil(taken / trainer.accumulate_grad_batches)
-
-
-def total_steps(trainer: Trainer, batches: int) -> int:
-    """Optimizer steps of the whole training, with `batches` in an epoch."""
-    steps = (trainer.max_epochs or 1) * epoch_steps(trainer, batches)
-    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
-
-
 def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
     """The backbone with its new head, and what is to be trained of it."""
     classifier = Classifier(
         backbone,
         pooling=cfg.model.pooling,
+        layers=value(cfg.model, "layers"),
         causal=cfg.model.causal,
         head_bias=cfg.model.head_bias,
         dropout=cfg.model.dropout,
@@ -196,66 +175,6 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
     return tuple(split for split in SPLITS if data.labels(split) and wanted.get(split, True))
 
 
-def make_prefix_cache(
-    cfg: DictConfig, classifier: Classifier, data: SMSDataModule, splits: tuple[SplitName, ...]
-) -> PrefixCache | None:
-    """The frozen part's output for every message of the run; None where it is to be computed live.
-
-    Where only the head is trained, it is made from the store that training the last block reads, so that a sweep over
-    both computes the blocks below once.
-    """
-    boundary, n_layer = classifier.boundary, classifier.backbone.config.n_layer
-    if not cfg.data.prefix_cache or not boundary:
-        return None
-    needed = dict.fromkeys(("train", *splits))
-    messages = [ids for split in needed for ids in data.ids(split)]
-    if cfg.model.pooling in READS_PADDING:
-        messages = [[*ids, *[data.tokenizer.pad_id] * (data.max_length - len(ids))] for ids in messages]
-    if boundary <= n_layer or n_layer == 1:
-        cache = prefix_store(cfg, classifier, boundary, classifier.prefix)
-        cache.fill(messages)
-        return cache
-    below = prefix_store(cfg, classifier, n_layer - 1, partial(classifier.states, stop=n_layer - 1))
-    pooled = prefix_store(cfg, classifier, boundary, lambda t, n: classifier.pooled(below(t, n), n, start=n_layer - 1))
-    if pooled.missing(messages):
-        below.fill(messages)
-    pooled.fill(messages)
-    return pooled
-
-
-def prefix_store(cfg: DictConfig, classifier: Classifier, boundary: int, compute: Prefix) -> PrefixCache:
-    """The store of what leaves the lowest `boundary` blocks, or of the pooled vectors above all of them."""
-    pooled = boundary > classifier.backbone.config.n_layer
-    dtype = PREFIX_DTYPES.get(str(cfg.trainer.precision), torch.float32)
-    gpu = cfg.trainer.accelerator in GPUS
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu")
-    return PrefixCache(
-        {
-            "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
-            "boundary": boundary,
-            "pooling": cfg.model.pooling if pooled else None,
-            "causal": cfg.model.causal,
-        },
-        as_trained(classifier, compute, device, dtype),
-        pooled=pooled,
-        padded=cfg.model.pooling in READS_PADDING,
-        dtype=dtype,
-        device=device if gpu and cfg.data.prefix_on_device else None,
-        limit_bytes=int(cfg.data.prefix_limit_gb * 2**30),
-    )
-
-
-def as_trained(classifier: Classifier, compute: Prefix, device: torch.device, dtype: torch.dtype) -> Prefix:
-    """`compute` on the device and in the precision that training will have."""
-    classifier.to(device)
-
-    def computed(tokens: Tensor, lengths: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return compute(tokens.to(device), lengths.to(device))
-
-    return computed
-
-
 def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
     """Trains, from the run's last checkpoint where there is one to go on from."""
     if cfg.model.trainable == "none":
@@ -269,11 +188,35 @@ def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConf
 
 
 def load_evaluated(module: SpamModule, cfg: DictConfig) -> None:
-    """The weights that are tested and bundled: `evaluate=best` or what training ended with."""
+    """The weights that are tested and bundled: `evaluate=best` or the last ones, or the average kept beside them."""
     best = Path(cfg.run_dir) / "checkpoints" / "best.ckpt"
     if cfg.evaluate == "best" and best.is_file():
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        module.load_trained(checkpoint["state_dict"])
+        module.load_trained(checkpoint.get("average", checkpoint["state_dict"]))
+    elif module.average is not None:
+        module.load_trained(module.average)
+
+
+def choose_decision(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
+    """The temperature and threshold of the test and the bundle, from one pass over validation where one is needed."""
+    policy = threshold_policy(cfg)
+    if policy == "argmax" and not cfg.calibrate:
+        return
+    test(trainer, module, data, ("validation",))
+    _, logits, labels = module.outputs["validation"]
+    chosen = module.decision = decide(logits, labels, policy, calibrate=cfg.calibrate)
+    if trainer.is_global_zero and not chosen.attained:
+        log.warning(
+            "threshold=%s is more than %d ham and %d spam of validation can promise: the nearest is %.4f, with the "
+            "threshold %.4f. More messages would help: data.balance=none, or another data.fractions.",
+            policy, (labels == 0).sum(), (labels == 1).sum(), chosen.estimate, chosen.threshold,
+        )  # fmt: skip
+
+
+def test(trainer: Trainer, module: SpamModule, data: SMSDataModule, splits: Sequence[SplitName]) -> None:
+    """Outputs, predictions and figures of some splits."""
+    module.test_splits = splits
+    trainer.test(module, [data.eval_dataloader(split) for split in splits], verbose=False)
 
 
 def write_predictions(predictions: dict[str, Predictions], data: SMSDataModule, folder: Path) -> None:
@@ -285,12 +228,14 @@ def write_predictions(predictions: dict[str, Predictions], data: SMSDataModule, 
     pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
 
 
-def write_bundle(cfg: DictConfig, classifier: Classifier, data: SMSDataModule, folder: Path) -> None:
+def write_bundle(cfg: DictConfig, module: SpamModule, data: SMSDataModule, folder: Path) -> None:
     """classifier/: what predicts, with its tokenizer."""
     settings = {
         "labels": ["ham", "spam"],
-        "threshold": THRESHOLD,
-        "temperature": 1.0,
+        "threshold": module.decision.threshold,
+        "threshold_policy": threshold_policy(cfg),
+        "temperature": module.decision.temperature,
+        "unsure": unsure_band(cfg),
         "max_length": data.max_length,
         "tokenizer": data.tokenizer.name,
         "weights": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
@@ -298,7 +243,7 @@ def write_bundle(cfg: DictConfig, classifier: Classifier, data: SMSDataModule, f
     }
     random = cfg.backbone.weights != "pretrained"
     frozen = None if random else prepared_path(cfg.backbone.name, source=plain(cfg.backbone).get("source"))
-    save_bundle(folder / "classifier", classifier, settings, data.tokenizer.save, frozen)
+    save_bundle(folder / "classifier", module.classifier, settings, data.tokenizer.save, frozen)
 
 
 def log_run(cfg: DictConfig, trainer: Trainer, module: SpamModule, data: SMSDataModule) -> None:
@@ -309,58 +254,6 @@ def log_run(cfg: DictConfig, trainer: Trainer, module: SpamModule, data: SMSData
         metrics={f"final/{name}": module.results[name] for name in FINAL if name in module.results},
         predictions=module.predictions,
         texts={split: data.texts(split) for split in SPLITS},
-        threshold=THRESHOLD,
+        threshold=module.decision.threshold,
         step=trainer.global_step,
-    )
-
-
-def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The choices of a run, flat: `model.trainable`, `optimizer.lr`, …"""
-    chosen = {}
-    for group in ("data", "backbone", "model", "optimizer", "scheduler"):
-        for key, value in cfg[group].items():
-            if isinstance(value, str | int | float | bool) and not str(key).startswith("_"):
-                chosen[f"{group}.{key}"] = value
-    if cfg.model.trainable == "lora":
-        lora = lora_settings(cfg)
-        chosen |= {f"model.lora.{key}": value for key, value in asdict(lora).items()}
-        chosen["model.lora.targets"] = ",".join(lora.targets)
-    return chosen | {
-        "trainer.max_epochs": cfg.trainer.max_epochs,
-        "trainer.accumulate_grad_batches": cfg.trainer.accumulate_grad_batches,
-        "trainer.precision": cfg.trainer.precision,
-        "seed": cfg.seed,
-    }
-
-
-def run_record(
-    cfg: DictConfig, module: SpamModule, data: SMSDataModule, cache: PrefixCache | None, timing: record.Timing
-) -> dict[str, Any]:
-    """run.json."""
-    total, trained = module.classifier.parameter_counts()
-    return record.describe(
-        data={
-            "source": str(data.source),
-            "sha256": sha256_file(data.path),
-            "counts": data.splits.counts(),
-            "repeats_dropped": data.splits.dropped,
-            "max_length": data.max_length,
-        },
-        backbone={
-            "name": cfg.backbone.name,
-            "weights": cfg.backbone.weights,
-            "sha256": weights_sha256(**plain(cfg.backbone), seed=cfg.seed),
-            "n_layer": module.classifier.backbone.config.n_layer,
-            "parameters": total,
-            "trained": trained,
-        },
-        prefix={"cached": cache is not None, "computed": cache.computed if cache else 0},
-        hyperparameters=hyperparameters(cfg),
-        seeds={"seed": cfg.seed, "data": cfg.data.seed, "head": cfg.seed},
-        device=record.device_name(module.device),
-        precision=str(cfg.trainer.precision),
-        epochs=module.trainer.current_epoch,
-        steps=module.trainer.global_step,
-        steps_per_epoch=epoch_steps(module.trainer, len(data.train_dataloader())),
-        timing=timing.total(),
     )
