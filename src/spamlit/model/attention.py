@@ -143,7 +143,7 @@ class Attention(nn.Module):
             lengths: (B,) real tokens per row; keys beyond are hidden when not causal. None: padding takes part.
             causal: Whether keys after the query are hidden.
             past: Keys and values of earlier positions, each (B, K, S, D), or an empty list; extended in place
-                (generation). Afterwards the queries see all S + T keys if S > 0.
+                (generation). A query sees all S of them, and of the T those up to its own.
             packing: Where the tokens of `x`, then (1, N, C), stand in the batch; `rotary` has their N angles.
 
         Returns:
@@ -189,7 +189,10 @@ class Attention(nn.Module):
         if past is not None:
             if past:
                 causal = False
+                n_past, n_new = past[0].shape[2], keys.shape[2]
                 keys, values = torch.cat((past[0], keys), dim=2), torch.cat((past[1], values), dim=2)  # (B, K, S+T, D)
+                if n_new > 1:
+                    visible = keys.new_ones(n_new, n_past + n_new, dtype=torch.bool).tril(n_past)[None]  # (1, T, S+T)
             past[:] = keys, values
         heads = F.scaled_dot_product_attention(
             queries.transpose(1, 2),  # (B, H, Q, D)

@@ -65,6 +65,44 @@ def generate(
     return new
 
 
+@torch.no_grad()
+def read_prompt(model: GPT, ids: Sequence[int]) -> list[list[Tensor]]:
+    """Keys and values of a prompt, of each block, for `continued_logits`."""
+    past: list[list[Tensor]] = [[] for _ in model.blocks]
+    _next_logits(model, torch.tensor([ids], device=model.token_embedding.weight.device), 0, past)
+    return past
+
+
+@torch.no_grad()
+def continued_logits(model: GPT, past: Sequence[Sequence[Tensor]], tokens: Tensor, lengths: Tensor) -> Tensor:
+    """What follows each of several continuations of one prompt, which is not read again.
+
+    Args:
+        model: In eval mode.
+        past: The prompt, of `read_prompt`; it stays as it is.
+        tokens: (B, T) continuations, padded on the right.
+        lengths: (B,) real tokens of each, at least one.
+
+    Returns:
+        (B, vocab_size) logits of the next token.
+
+    Raises:
+        ValueError: Prompt and continuation exceed the context.
+
+    >>> from spamlit.model.gpt import CONFIGS
+    >>> model = GPT.random(CONFIGS["tiny"])
+    >>> past = read_prompt(model, [464, 3280])
+    >>> continued_logits(model, past, torch.tensor([[318], [257]]), torch.tensor([1, 1])).shape
+    torch.Size([2, 50257])
+    """
+    offset, n_rows = past[0][0].shape[2], len(tokens)
+    x = model.embed(tokens, offset)  # (B, T) -> (B, T, C)
+    rotary = model.rotary(offset, offset + tokens.shape[1])
+    for block, kept in zip(model.blocks, past, strict=True):
+        x = block(x, rotary, past=[each.expand(n_rows, -1, -1, -1) for each in kept])
+    return model.logits(x[torch.arange(n_rows), lengths - 1])  # (B, T, C) -> (B, C) -> (B, vocab_size)
+
+
 def _next_logits(model: GPT, tokens: Tensor, offset: int, past: list[list[Tensor]]) -> Tensor:
     """Run `tokens` (1, T), which stand at `offset`; extends `past`. Returns (vocab_size,)."""
     x = model.embed(tokens, offset)  # (1, T) -> (1, T, C)

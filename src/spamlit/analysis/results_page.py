@@ -1,0 +1,202 @@
+"""docs/results.md and docs/results.csv, from the finished results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from spamlit.analysis import results_tables as tables
+from spamlit.analysis.results import Cell
+from spamlit.analysis.scores import BY_THRESHOLD, METRICS
+from spamlit.analysis.statistics import mean_interval
+from spamlit.analysis.systems import PROTOCOLS, SYSTEMS
+from spamlit.assets import atomic_write
+
+HEADS = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "mcc": "MCC",
+    "accuracy": "accuracy",
+    "fp_per_1000": "false positives per 1,000 ham",
+    "auprc": "AUPRC",
+    "recall_at_fpr": "recall at ≤ 0.5 % false positives",
+    "ece": "calibration error",
+    "brier": "Brier",
+}
+TEXT = 120
+"""Characters of a message that are shown."""
+
+
+def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
+    """results.md and results.csv of what has finished; their paths.
+
+    Raises:
+        ValueError: nothing has.
+    """
+    cells = list(cells)
+    found = {policy: tables.outcomes(cells, policy) for policy in tables.POLICIES}
+    if not found[tables.OWN]:
+        raise ValueError(f"no finished result below {cells[0].root if cells else 'that'}: leave out --report.")
+    figures = pd.concat([tables.figures(systems) for by_name in found.values() for systems in by_name.values()])
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("spamlit.analysis", "."), trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    page = environment.get_template("results.md.j2").render(
+        protocols=[_protocol(name, found, figures) for name in PROTOCOLS if name in found[tables.OWN]],
+        systems=_systems({name for systems in found[tables.OWN].values() for name in systems}),
+        leak=_leak(found[tables.VALIDATION]),
+        speed=_speed(found[tables.OWN]),
+        errors=_errors(found[tables.VALIDATION]),
+    )
+    paths = [folder / "results.md", folder / "results.csv"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(paths[0]) as temporary:
+        temporary.write_text(page.rstrip() + "\n", encoding="utf-8")
+    with atomic_write(paths[1]) as temporary:
+        figures.to_csv(temporary, index=False, float_format="%.6f")
+    return paths
+
+
+Found = Mapping[str, Mapping[str, Mapping[str, tables.Outcome]]]
+"""Outcomes by policy, protocol and system."""
+
+
+def _protocol(name: str, found: Found, figures: pd.DataFrame) -> dict[str, Any]:
+    """What the page says of one protocol."""
+    systems = found[tables.VALIDATION][name]
+    baseline = tables.strongest(systems)
+    own = figures[(figures["protocol"] == name) & (figures["threshold"] == tables.OWN)]
+    chosen = figures[(figures["protocol"] == name) & (figures["threshold"] == tables.VALIDATION)]
+    return {
+        "title": PROTOCOLS[name].title,
+        "counts": tables.counts(next(iter(systems.values()))),
+        "seeds": max(len(outcome.cells) for outcome in systems.values()),
+        "chosen": _figures(chosen, METRICS),
+        "own": _figures(own, BY_THRESHOLD),
+        "baseline": baseline,
+        "comparisons": "" if baseline is None else _comparisons(found, name, baseline),
+        "reserve": _reserve(found, name),
+    }
+
+
+def _figures(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """A line a system; of F1 the bootstrap's bounds as well."""
+    lines = []
+    for system, of_system in rows.groupby("system", sort=False):
+        by_metric = of_system.set_index("metric").to_dict("index")
+        cells = [str(system), str(of_system["seeds"].iloc[0])]
+        for metric in metrics:
+            digits = 1 if metric == "fp_per_1000" else 4
+            mean, half, low, high = (by_metric[metric][key] for key in ("mean", "half", "low", "high"))
+            cells.append(_interval(mean, half, digits) + (f" [{low:.4f}, {high:.4f}]" if metric == "f1" else ""))
+        lines.append(cells)
+    return markdown(["system", "seeds", *(HEADS[metric] for metric in metrics)], lines)
+
+
+def _comparisons(found: Found, name: str, baseline: str) -> str:
+    lines = []
+    for policy in tables.POLICIES:
+        for row in tables.comparisons(found[policy][name], baseline).to_dict("records"):
+            cells = [row["system"], policy, str(row["seeds"])]
+            for metric in tables.COMPARED:
+                cells.append(_interval(row[f"{metric} mean"], row[f"{metric} half"], 4, "+"))
+                cells.append(f"[{row[f'{metric} low']:+.4f}, {row[f'{metric} high']:+.4f}]")
+            lines.append([*cells, f"{row['ours_only']} : {row['theirs_only']}", f"{row['p']:.2g}"])
+    head = ["system", "threshold", "seeds", "F1 Δ (seeds)", "F1 Δ (messages)", "AUPRC Δ (seeds)", "AUPRC Δ (messages)"]
+    return markdown([*head, "only it right : only the baseline", "McNemar p"], lines) if lines else ""
+
+
+def _reserve(found: Found, name: str) -> str:
+    lines = []
+    for system in found[tables.OWN][name]:
+        values = [tables.reserve_fpr(found[policy][name][system]) for policy in tables.POLICIES]
+        if all(values):
+            means = [mean_interval([100 * value for value in each]) for each in values]
+            lines.append([system, *(_interval(mean, half, 2) for mean, half in means)])
+    return markdown(["system", "threshold from validation, %", "own threshold, %"], lines) if lines else ""
+
+
+def _systems(names: set[str]) -> str:
+    return markdown(["system", "what it is"], [[name, each.about] for name, each in SYSTEMS.items() if name in names])
+
+
+def _leak(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any] | None:
+    if "raw" not in protocols:
+        return None
+    columns = ["raw f1", "grouped f1", "seen f1", "unseen f1", "seen recall", "unseen recall"]
+    table = tables.leak(protocols["raw"], protocols.get("grouped", {}))
+    lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table.to_dict("records")]
+    head = ["system", "F1 raw", "F1 grouped", "F1 seen", "F1 unseen", "recall seen", "recall unseen"]
+    return {"table": markdown(head, lines), **tables.repeats(protocols["raw"])}
+
+
+def _speed(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
+    """Of the first protocol that there is."""
+    first = next(protocols[name] for name in PROTOCOLS if name in protocols)
+    lines = [
+        [row["system"], f"{row['median']:.2f}", f"{row['most']:.2f}", f"{row['messages']:,.0f}"]
+        for row in tables.speeds(first).to_dict("records")
+    ]
+    return markdown(["system", "training, s (median)", "training, s (most)", "messages a second"], lines)
+
+
+def _errors(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any]:
+    """Of the first protocol that there is."""
+    name, systems = next((name, protocols[name]) for name in PROTOCOLS if name in protocols)
+    wrong = []
+    for system, outcome in systems.items():
+        missed = [test[test["label"] == "spam"] for test in outcome.tests.values()]
+        alarmed = [test[test["label"] == "ham"] for test in outcome.tests.values()]
+        few = fmean(float((test["probability"] < test["threshold"]).sum()) for test in missed)
+        many = fmean(float((test["probability"] >= test["threshold"]).sum()) for test in alarmed)
+        wrong.append([system, f"{few:.1f}", f"{many:.1f}"])
+    hard = [
+        [
+            str(row["id"]),
+            row["label"],
+            f"{row['wrong']} of {row['asked']}",
+            f"{row['probability']:.2f}",
+            _cut(row["text"]),
+        ]
+        for row in tables.errors(systems).to_dict("records")
+    ]
+    return {
+        "protocol": PROTOCOLS[name].title,
+        "counts": markdown(["system", "missed spam", "ham taken for spam"], wrong),
+        "hard": markdown(["line", "label", "wrong", "mean probability", "message"], hard) if hard else "",
+    }
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    r"""A table; whatever a cell holds stays in it.
+
+    >>> print(markdown(["a", "b"], [["1", "x|y"]]))
+    | a | b |
+    |---|---|
+    | 1 | x\|y |
+    """
+    rows = [head, *lines]
+    shown = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([shown[0], "|" + "---|" * len(head), *shown[1:]])
+
+
+def _cell(text: str) -> str:
+    return " ".join("".join(f"\\{character}" if character in "\\`*_|<" else character for character in text).split())
+
+
+def _interval(mean: float, half: float, digits: int, sign: str = "") -> str:
+    return f"{mean:{sign}.{digits}f}" + ("" if pd.isna(half) else f" ± {half:.{digits}f}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.4f}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT else text[: TEXT - 1] + "…"

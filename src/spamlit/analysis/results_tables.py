@@ -1,0 +1,235 @@
+"""The tables of docs/results.md, computed from the predictions of every system (`results.Cell`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median
+from typing import Any
+
+import pandas as pd
+
+from spamlit.analysis.resampling import bounds, check_paired, mcnemar, paired_bounds, resampled
+from spamlit.analysis.results import Cell
+from spamlit.analysis.scores import METRICS, Array, f1_threshold, scores
+from spamlit.analysis.statistics import difference, mean_interval
+from spamlit.analysis.systems import LEXICAL, Protocol, System
+
+VALIDATION, OWN = "validation", "own"
+POLICIES = (VALIDATION, OWN)
+"""The threshold with the best F1 on validation, or the system's own."""
+COMPARED = ("f1", "auprc")
+UNTRAINED = ("majority", "prompted")
+"""Kinds whose errors say nothing of a message."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A system on the finished splits of a protocol, decided with one threshold policy.
+
+    Attributes:
+        cells: By split seed.
+        policy: Of `POLICIES`.
+    """
+
+    cells: Mapping[int, Cell]
+    policy: str
+
+    @property
+    def system(self) -> System:
+        """Whose it is."""
+        return next(iter(self.cells.values())).system
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the messages were divided."""
+        return next(iter(self.cells.values())).protocol
+
+    @cached_property
+    def decided(self) -> dict[int, pd.DataFrame]:
+        """Predictions with the column ``threshold``, of all splits, by seed."""
+        found = {}
+        for seed, cell in self.cells.items():
+            rows = cell.predictions()
+            chosen = (
+                f1_threshold(rows[rows["split"] == "validation"]) if self.policy == VALIDATION else cell.threshold()
+            )
+            found[seed] = rows.assign(threshold=chosen)
+        return found
+
+    @cached_property
+    def tests(self) -> dict[int, pd.DataFrame]:
+        """Those of the test split."""
+        return {seed: rows[rows["split"] == "test"].reset_index(drop=True) for seed, rows in self.decided.items()}
+
+    @cached_property
+    def scores(self) -> dict[int, dict[str, float]]:
+        """Of the test split, by seed."""
+        return {seed: scores(test) for seed, test in self.tests.items()}
+
+    @cached_property
+    def resampled(self) -> dict[str, Array]:
+        """Of the test splits, over messages."""
+        return resampled(self.tests)
+
+    def by_seed(self, metric: str) -> dict[str, float]:
+        """Of the test split."""
+        return {str(seed): found[metric] for seed, found in self.scores.items()}
+
+    def values(self, metric: str) -> list[float]:
+        """Of the test split, seed by seed."""
+        return list(self.by_seed(metric).values())
+
+    def of(self, seeds: Iterable[int]) -> Outcome:
+        """The same on fewer seeds."""
+        fewer = {seed: self.cells[seed] for seed in sorted(seeds)}
+        return self if fewer.keys() == self.cells.keys() else Outcome(fewer, self.policy)
+
+
+def outcomes(cells: Iterable[Cell], policy: str) -> dict[str, dict[str, Outcome]]:
+    """Outcomes by protocol and system, of what has finished."""
+    found: dict[str, dict[str, dict[int, Cell]]] = {}
+    for cell in cells:
+        if cell.done:
+            found.setdefault(cell.protocol.name, {}).setdefault(cell.system.name, {})[cell.seed] = cell
+    return {
+        protocol: {system: Outcome(seeds, policy) for system, seeds in systems.items()}
+        for protocol, systems in found.items()
+    }
+
+
+def figures(systems: Mapping[str, Outcome]) -> pd.DataFrame:
+    """A row a system and metric of one protocol: mean over seeds and its t interval, bootstrap over messages."""
+    rows = []
+    for name, outcome in systems.items():
+        for metric in METRICS:
+            interval, over_messages = mean_interval(outcome.values(metric)), bounds(outcome.resampled[metric])
+            rows.append(
+                {
+                    "protocol": outcome.protocol.name,
+                    "system": name,
+                    "threshold": outcome.policy,
+                    "metric": metric,
+                    "seeds": len(outcome.cells),
+                    **interval._asdict(),
+                    **over_messages._asdict(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def strongest(systems: Mapping[str, Outcome]) -> str | None:
+    """The lexical baseline with the highest mean F1 on test; None where none has finished."""
+    lexical = [name for name, outcome in systems.items() if outcome.system.kind in LEXICAL]
+    return max(lexical, key=lambda name: fmean(systems[name].values("f1")), default=None)
+
+
+def comparisons(systems: Mapping[str, Outcome], baseline: str) -> pd.DataFrame:
+    """Each other system minus the baseline, on the seeds that both have: F1 and AUPRC, and McNemar's test.
+
+    Raises:
+        ValueError: they were not tested on the same messages.
+    """
+    rows = []
+    for name, outcome in systems.items():
+        shared = outcome.cells.keys() & systems[baseline].cells.keys()
+        if name == baseline or not shared:
+            continue
+        ours, theirs = outcome.of(shared), systems[baseline].of(shared)
+        check_paired(ours.tests, theirs.tests)
+        over_messages = paired_bounds(ours.resampled, theirs.resampled)
+        row: dict[str, Any] = {"system": name, "seeds": len(shared)}
+        for metric in COMPARED:
+            over_seeds = difference(ours.by_seed(metric), theirs.by_seed(metric))
+            row |= {f"{metric} {part}": value for part, value in over_seeds._asdict().items()}
+            row |= {f"{metric} {part}": value for part, value in over_messages[metric]._asdict().items()}
+        rows.append(row | mcnemar(ours.tests, theirs.tests)._asdict())
+    return pd.DataFrame(rows)
+
+
+def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome]) -> pd.DataFrame:
+    """What repeats between training and test are worth: means over seeds.
+
+    Returns:
+        A row a system: its F1 under both protocols, and under `raw` the F1 and recall on test messages of which
+        training holds a repeat (``seen``), and on the others (``unseen``).
+    """
+    rows = []
+    repeated = {seed: _repeated(cell) for outcome in raw.values() for seed, cell in outcome.cells.items()}
+    for name, outcome in raw.items():
+        row: dict[str, Any] = {"system": name, "raw f1": fmean(outcome.values("f1"))}
+        row["grouped f1"] = fmean(grouped[name].values("f1")) if name in grouped else None
+        for part in ("seen", "unseen"):
+            tests = [test[test["id"].isin(repeated[s]) == (part == "seen")] for s, test in outcome.tests.items()]
+            found = [scores(test) for test in tests if len(test)]
+            row |= {f"{part} {metric}": fmean(each[metric] for each in found) for metric in ("f1", "recall") if found}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def repeats(raw: Mapping[str, Outcome]) -> dict[str, float]:
+    """Share of a raw test split, and of its spam, of which training holds a repeat; means over seeds."""
+    outcome = next(iter(raw.values()))
+    shares: dict[str, list[float]] = {"messages": [], "spam": []}
+    for seed, test in outcome.tests.items():
+        seen = test["id"].isin(_repeated(outcome.cells[seed]))
+        shares["messages"].append(float(seen.mean()))
+        shares["spam"].append(float(seen[test["label"] == "spam"].mean()))
+    return {name: fmean(values) for name, values in shares.items()}
+
+
+def reserve_fpr(outcome: Outcome) -> list[float]:
+    """The share of the reserve's ham that was taken for spam, seed by seed; none where there is no reserve."""
+    ham = [rows[(rows["split"] == "reserve") & (rows["label"] == "ham")] for rows in outcome.decided.values()]
+    return [float((rows["probability"] >= rows["threshold"]).mean()) for rows in ham if len(rows)]
+
+
+def speeds(systems: Mapping[str, Outcome]) -> pd.DataFrame:
+    """Seconds of training (median and most over seeds) and messages a second (median)."""
+    rows = []
+    for name, outcome in systems.items():
+        seconds, rates = zip(*(cell.speed() for cell in outcome.cells.values()), strict=True)
+        rows.append({"system": name, "median": median(seconds), "most": max(seconds), "messages": median(rates)})
+    return pd.DataFrame(rows)
+
+
+def errors(systems: Mapping[str, Outcome], most: int = 20) -> pd.DataFrame:
+    """The test messages that most of the trained systems get wrong: where a label may be at fault.
+
+    Returns:
+        Columns id, label, text, `wrong` and `asked` (decisions over systems and seeds), and `probability` (mean); the
+        most often wrong first, those that at least half of the decisions missed.
+    """
+    trained = [outcome for outcome in systems.values() if outcome.system.kind not in UNTRAINED]
+    if not trained:
+        return pd.DataFrame(columns=["id", "label", "text", "wrong", "asked", "probability"])
+    rows = pd.concat([test for outcome in trained for test in outcome.tests.values()])
+    rows = rows.assign(wrong=(rows["probability"] >= rows["threshold"]) != (rows["label"] == "spam"))
+    table = rows.groupby(["id", "label"], as_index=False).agg(
+        wrong=("wrong", "sum"), asked=("wrong", "size"), probability=("probability", "mean")
+    )
+    table = table[table["wrong"] >= table["asked"] / 2]
+    table = table.assign(share=table["wrong"] / table["asked"]).sort_values(
+        ["share", "asked", "id"], ascending=[False, False, True]
+    )
+    return table.head(most).merge(_texts(trained[0]), on="id", how="left")
+
+
+def counts(outcome: Outcome) -> dict[str, dict[str, int]]:
+    """Messages of each split and label, of the first seed."""
+    seed, cell = next(iter(outcome.cells.items()))
+    return {str(name): found for name, found in cell.protocol.splits(seed, cell.source).counts().items()}
+
+
+def _texts(outcome: Outcome) -> pd.DataFrame:
+    seed, cell = next(iter(outcome.cells.items()))
+    frames = list(cell.protocol.splits(seed, cell.source).frames().values())
+    return pd.concat(frames)[["id", "text"]].drop_duplicates("id")
+
+
+def _repeated(cell: Cell) -> set[int]:
+    """Ids of the test messages whose group is in training too."""
+    splits = cell.protocol.splits(cell.seed, cell.source)
+    seen = splits.test["group"].isin(set(splits.train["group"]))
+    return set(splits.test.loc[seen, "id"])

@@ -1,0 +1,107 @@
+"""Which systems are compared, and on which splits: the tables behind `spamlit results`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from spamlit.assets import fetch
+from spamlit.data.datamodule import COLLECTION
+from spamlit.data.sms import parse, parse_quoted
+from spamlit.data.splits import Balance, Split, Splits, make_splits
+
+Kind = Literal["majority", "naive-bayes", "tfidf-svm", "encoder", "prompted", "spamlit"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of dividing the collection, repeated over seeds.
+
+    Attributes:
+        name: Also its folder's.
+        title: In docs/results.md.
+        split: Of `make_splits`.
+        balance: Of `make_splits`.
+        seeds: Of the splits, and of the training on them.
+    """
+
+    name: str
+    title: str
+    split: Split
+    balance: Balance
+    seeds: tuple[int, ...]
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What makes a run of spamlit use these splits."""
+        return f"data.split={self.split}", f"data.balance={self.balance}"
+
+    def splits(self, seed: int, source: str = "sms") -> Splits:
+        """The very splits of such a run.
+
+        Args:
+            seed: of the split.
+            source: sms, or the path of a file like the collection.
+
+        Raises:
+            AssetError: the collection cannot be had.
+            ValueError: messages that cannot be read, or not so divided.
+        """
+        path = fetch(COLLECTION) if source == "sms" else source
+        messages = parse_quoted(path) if self.split == "random" else parse(path)
+        return make_splits(messages, split=self.split, balance=self.balance, seed=seed)
+
+
+@dataclass(frozen=True)
+class System:
+    """A classifier to compare.
+
+    Attributes:
+        name: Also its folder's.
+        kind: What makes it (`results.fit`); `spamlit` runs the command.
+        about: In docs/results.md.
+        options: What its kind takes; of `spamlit` the `overrides` of the command line.
+    """
+
+    name: str
+    kind: Kind
+    about: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _by_name(*entries: Any) -> dict[str, Any]:
+    return {entry.name: entry for entry in entries}
+
+
+PROTOCOLS: Mapping[str, Protocol] = _by_name(
+    Protocol("grouped", "Repeats grouped, natural prevalence", "grouped", "none", seeds=(0, 1, 2, 3, 4)),
+    Protocol("raw", "Raw rows, natural prevalence", "random", "none", seeds=(0, 1, 2, 3, 4)),
+    Protocol("balanced", "Repeats grouped, ham undersampled", "grouped", "undersample", seeds=(0, 1, 2)),
+)
+
+SYSTEMS: Mapping[str, System] = _by_name(
+    System("majority", "majority", "the more frequent class, always"),
+    System("naive-bayes", "naive-bayes", "counts of words, multinomial naive Bayes"),
+    System("tfidf-words", "tfidf-svm", "TF-IDF of words, linear SVM", {"characters": False}),
+    System(
+        "tfidf-words-chars",
+        "tfidf-svm",
+        "TF-IDF of words and of character 2- to 5-grams, linear SVM",
+        {"characters": True},
+    ),
+    System("minilm", "encoder", "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained"),
+    System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}),
+    System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}),
+    System("default", "spamlit", "spamlit's defaults: SmolLM2-135M, last block trained", {"overrides": ()}),
+)
+
+LEXICAL: tuple[Kind, ...] = ("naive-bayes", "tfidf-svm")
+"""The kinds whose strongest system the others are compared with."""
+EXTRA: Mapping[Kind, str] = {
+    "majority": "sklearn",
+    "naive-bayes": "sklearn",
+    "tfidf-svm": "sklearn",
+    "encoder": "transformers",
+}
+"""Packages of the extra `baselines` that a kind needs."""

@@ -1,0 +1,203 @@
+"""`spamlit results`: everything on the same splits, nothing twice, and a page that says what the files say."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from tests.runs import tiny_run
+from tests.synthetic import write_collection
+
+from spamlit.analysis import results, results_tables
+from spamlit.analysis.results import Cell, cells, check_extra, run
+from spamlit.analysis.results_page import markdown, write_results
+from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, repeats
+from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
+from spamlit.cli import main
+
+QUICK = ("majority", "naive-bayes", "tfidf-words")
+TINY = System("tiny", "spamlit", "a random model", {"overrides": ("data.batch_size=4",)})
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("data") / "sms", n_ham=150, n_spam=80, repeats=90)
+
+
+@pytest.fixture(scope="module")
+def finished(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three baselines under all protocols, two seeds each; a tiny run of spamlit under all, one seed."""
+    root = tmp_path_factory.mktemp("results")
+    arguments = ["--systems", ",".join(QUICK), "--seeds", "0,1"]
+    assert command(root, collection, *arguments).exit_code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", in_this_process)
+        for protocol in PROTOCOLS.values():
+            run(Cell(protocol, TINY, 0, root, str(collection)))
+    return root
+
+
+@pytest.fixture
+def with_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (results, sys.modules["spamlit.analysis.results_page"]):
+        monkeypatch.setattr(module, "SYSTEMS", {**SYSTEMS, "tiny": TINY})
+
+
+def command(root: Path, collection: Path, *arguments: str):
+    where = ["--folder", str(root), "--to", str(root / "docs"), "--source", str(collection)]
+    return CliRunner().invoke(main, ["results", *where, *arguments])
+
+
+def in_this_process(words: list[str], check: bool) -> "subprocess.CompletedProcess[str]":
+    """`python -m spamlit train …` with the tiny backbone."""
+    assert words[:4] == [sys.executable, "-m", "spamlit", "train"]
+    given = dict(word.split("=", 1) for word in words[4:])
+    folder = Path(given.pop("hydra.run.dir"))
+    tiny_run(folder, *(f"{key}={value}" for key, value in given.items()))
+    return subprocess.CompletedProcess(words, 0)
+
+
+def test_every_system_is_tested_on_the_same_messages(finished: Path) -> None:
+    for protocol in PROTOCOLS:
+        keys = []
+        for system in (*QUICK, "tiny"):
+            table = pd.read_csv(finished / protocol / system / "0" / "predictions.csv")
+            parts = {name: rows[["id", "label"]].sort_values("id") for name, rows in table.groupby("split")}
+            keys.append({name: rows.to_numpy().tolist() for name, rows in parts.items()})
+        assert all(each == keys[0] for each in keys)
+        assert ("reserve" in keys[0]) == (protocol == "balanced")
+
+
+def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_path: Path, with_tiny: None) -> None:
+    paths = write_results(cells(finished, source=str(collection)), tmp_path)
+    page, figures = paths[0].read_text(), pd.read_csv(paths[1])
+    row = figures.query("protocol == 'grouped' and system == 'tfidf-words' and threshold == 'own' and metric == 'f1'")
+    tests = [
+        results_tables.scores(test) for test in outcome(finished, collection, "grouped", "tfidf-words").tests.values()
+    ]
+    mean = sum(found["f1"] for found in tests) / 2
+    assert row["mean"].item() == pytest.approx(mean, abs=1e-6)
+    assert row["low"].item() <= mean <= row["high"].item()
+    assert f"{mean:.4f}" in page
+    for title in ("## Repeats grouped, natural", "## Raw rows", "## What repeats are worth", "## Speed", "## Errors"):
+        assert title in page
+    assert "| tiny | validation | 1 |" in page  # compared on the seed that both have
+    assert "nan" not in page
+    assert "None" not in page
+    lines = page.splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith("|") and before.startswith("|"):
+            assert line.replace(r"\|", "").count("|") == before.replace(r"\|", "").count("|")
+
+
+def outcome(root: Path, collection: Path, protocol: str, system: str, policy: str = OWN):
+    chosen = cells(root, protocols=[protocol], systems=[system], source=str(collection))
+    return outcomes(chosen, policy)[protocol][system]
+
+
+def test_what_has_finished_is_not_made_again(finished: Path, collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "fit", lambda *_: pytest.fail("trained again"))
+    listed = command(
+        finished, collection, "--systems", "naive-bayes", "--protocols", "raw", "--list"
+    ).output.splitlines()
+    assert [line.split()[0] for line in listed] == ["done", "done", "-", "-", "-"]
+    assert command(finished, collection, "--systems", ",".join(QUICK), "--seeds", "0,1").exit_code == 0
+    (finished / "raw" / "majority" / "1" / "metrics.json").rename(finished / "kept")
+    assert "trained again" in str(command(finished, collection, "--systems", "majority", "--seeds", "1").exception)
+    assert command(finished, collection, "--report").exit_code == 0
+    (finished / "kept").rename(finished / "raw" / "majority" / "1" / "metrics.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--systems", "svm"], "--systems svm: choose from majority"), (["--seeds", "7"], "--seeds 7: choose from 0, 1")],
+)
+def test_what_is_not_in_the_tables_is_refused(
+    finished: Path, collection: Path, arguments: list[str], said: str
+) -> None:
+    done = command(finished, collection, *arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_without_results_there_is_no_page(tmp_path: Path, collection: Path) -> None:
+    done = command(tmp_path, collection, "--report")
+    assert done.exit_code == 2
+    assert "no finished result" in done.output
+
+
+def test_another_run_in_the_folder_is_not_taken_for_ours(finished: Path, collection: Path) -> None:
+    other = System("tiny", "spamlit", "", {"overrides": ("data.batch_size=8",)})
+    with pytest.raises(ValueError, match=r"data\.batch_size=4.*not data\.batch_size=8"):
+        _ = Cell(PROTOCOLS["raw"], other, 0, finished, str(collection)).done
+
+
+def test_a_stopped_run_goes_on_and_a_failed_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell(PROTOCOLS["grouped"], TINY, 2, tmp_path)
+    asked: list[list[str]] = []
+
+    def fails(words: list[str], check: bool) -> "subprocess.CompletedProcess[str]":
+        asked.append(words[4:])
+        return subprocess.CompletedProcess(words, 2)
+
+    monkeypatch.setattr(subprocess, "run", fails)
+    with pytest.raises(ValueError, match=r"grouped/tiny/2: spamlit train .* ended with status 2"):
+        run(cell)
+    (cell.folder / "checkpoints").mkdir(parents=True)
+    (cell.folder / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(ValueError, match=r"ckpt="):
+        run(cell)
+    shared = ["data.split=grouped", "data.balance=none", "seed=2", "report=false"]
+    assert asked == [["data.batch_size=4", *shared, f"hydra.run.dir={cell.folder}"], [f"ckpt={cell.folder}"]]
+
+
+def written(root: Path, collection: Path, protocol: str, right) -> Cell:
+    """A system whose predictions are given: right(test frame, training groups) says which are right."""
+    cell = Cell(PROTOCOLS[protocol], SYSTEMS["naive-bayes"], 0, root, str(collection))
+    splits = cell.protocol.splits(0, str(collection))
+    frames = []
+    for name, frame in splits.frames().items():
+        correct = right(frame, set(splits.train["group"])) if name == "test" else pd.Series(True, frame.index)
+        frames.append(frame.assign(split=name, probability=((frame["label"] == "spam") == correct) * 0.8 + 0.1))
+    cell.folder.mkdir(parents=True)
+    pd.concat(frames)[["id", "label", "split", "probability"]].to_csv(cell.folder / "predictions.csv", index=False)
+    (cell.folder / "metrics.json").write_text("{}")
+    return cell
+
+
+def test_the_leak_is_told_from_the_rest(tmp_path: Path, collection: Path) -> None:
+    """A system that knows training by heart and nothing else."""
+    raw = written(tmp_path, collection, "raw", lambda test, known: test["group"].isin(known))
+    found = outcomes([raw], VALIDATION)["raw"]
+    row = leak(found, {}).iloc[0]
+    assert (row["seen f1"], row["seen recall"], row["unseen f1"]) == (1, 1, 0)
+    splits = raw.protocol.splits(0, str(collection))
+    share = splits.test["group"].isin(splits.train["group"]).mean()
+    assert repeats(found)["messages"] == pytest.approx(share)
+    assert 0 < row["raw f1"] < 1
+    grouped = written(tmp_path, collection, "grouped", lambda test, known: test["group"].isin(known))
+    assert leak(found, outcomes([grouped], VALIDATION)["grouped"]).iloc[0]["grouped f1"] == 0
+
+
+def test_the_messages_that_all_get_wrong_come_first(tmp_path: Path, collection: Path) -> None:
+    cell = written(tmp_path, collection, "grouped", lambda test, _: pd.Series(range(len(test)), test.index) != 3)
+    splits = cell.protocol.splits(0, str(collection))
+    [row] = errors(outcomes([cell], OWN)["grouped"]).to_dict("records")
+    assert (row["text"], row["wrong"], row["asked"]) == (splits.test["text"].iloc[3], 1, 1)
+
+
+def test_a_missing_package_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "find_spec", lambda name: None)
+    check_extra([TINY, SYSTEMS["prompt"]])
+    with pytest.raises(ValueError, match=r"minilm needs transformers.*spamlit\[baselines\]"):
+        check_extra([SYSTEMS["minilm"]])
+
+
+def test_no_message_leaves_its_cell() -> None:
+    shown = markdown(["text"], [["a|b <b>*c*</b>\n`d` [e](f)"]]).splitlines()
+    assert len(shown) == 3
+    assert shown[-1].count("|") - shown[-1].count(r"\|") == 2
+    assert "<" not in shown[-1].replace(r"\<", "")
