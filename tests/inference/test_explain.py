@@ -1,6 +1,6 @@
 """Words add up to the decision, whatever the model; they are those of the text, whatever it is written in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from spamlit.data.tokenizer import Tokenizer
 from spamlit.inference import explain as module
 from spamlit.inference.explain import TOLERANCE, Explanation, cost, explain, mean_shares
 from spamlit.inference.predictor import Predictor
-from spamlit.model.classifier import POOLINGS, Classifier
+from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import GPT, GPTConfig
+from spamlit.model.pooling import POOLINGS, READS_PADDING
 
 TEXT = "WINNER!! Call 09061 now 😀 for a £1000 prize"
 LLAMA = GPTConfig(
@@ -26,9 +27,14 @@ LLAMA = GPTConfig(
 GPT2 = GPTConfig("gpt2-like", vocab_size=300, context=64, n_layer=2, n_head=4, n_kv_head=4, n_embd=32, n_inner=64)
 
 
-def predictor(config: GPTConfig = LLAMA, pooling: str = "last_nonpad", temperature: float = 1.0) -> Predictor:
+def predictor(
+    config: GPTConfig = LLAMA,
+    pooling: str = "last_nonpad",
+    temperature: float = 1.0,
+    layers: Sequence[int] | None = None,
+) -> Predictor:
     """A random classifier with a decided opinion."""
-    classifier = Classifier(GPT.random(config, seed=1), pooling=pooling).eval()
+    classifier = Classifier(GPT.random(config, seed=1), pooling=pooling, layers=layers).eval()
     classifier.head.weight.data.mul_(20)
     settings = {"labels": ["ham", "spam"], "threshold": 0.5, "max_length": 60, "pooling": pooling}
     return Predictor(classifier, byte_tokenizer(), settings | {"temperature": temperature})
@@ -58,7 +64,8 @@ def test_scores_add_up_with_lora(tmp_path: Path) -> None:
 
 def test_a_word_that_alone_decides_gets_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model that counts one word, it gets the whole effect, and the others none."""
-    of = predictor(pooling="first")
+    of = predictor()
+    monkeypatch.setattr(Classifier, "reads_on", False)
     ids = set(of.tokenizer.encode(" 09061")[1:])
     monkeypatch.setattr(of, "log_odds", lambda rows: [3.0 * (ids <= set(row)) - 1 for row in rows])
     explained = explain(of, TEXT)
@@ -97,10 +104,10 @@ def test_nothing_is_explained_by_nothing() -> None:
     assert explained.log_odds == explained.baseline
 
 
-@pytest.mark.parametrize("pooling", ["last_nonpad", "mean_nonpad"])
+@pytest.mark.parametrize("pooling", [pooling for pooling in POOLINGS if pooling not in READS_PADDING])
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda config: config.name)
 def test_one_pass_says_of_each_excerpt_what_the_predictor_says(config: GPTConfig, pooling: str) -> None:
-    of = predictor(config, pooling, temperature=0.8)
+    of = predictor(config, pooling, temperature=0.8, layers=[1, 2])
     text = "win a £5 prize now"
     starts = [0, 3, 5, 8, 14]  # of the words, each with the space before it
     values = np.full((6, 6), of.log_odds([[of.tokenizer.pad_id]])[0])
@@ -137,19 +144,20 @@ def test_mean_shares_are_the_mean_over_all_ways_to_grow() -> None:
 def test_sampled_ways_come_near_the_exact_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     of = predictor()
     exact = [word.score for word in explain(of, TEXT).words]
-    monkeypatch.setattr(module, "RUNNING", ())
+    monkeypatch.setattr(Classifier, "reads_on", False)
     monkeypatch.setattr(module, "SAMPLED_TOKENS", 300_000)
     sampled = [word.score for word in explain(of, TEXT).words]
     assert np.corrcoef(exact, sampled)[0, 1] > 0.98
 
 
 def test_the_cost_is_what_the_model_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    of, read = predictor(pooling="first"), []
-    log_odds = of.log_odds
+    of, read = predictor(), []
+    once, log_odds = cost(of, TEXT), of.log_odds
+    monkeypatch.setattr(Classifier, "reads_on", False)
     monkeypatch.setattr(of, "log_odds", lambda rows: read.append(sum(map(len, rows))) or log_odds(rows))
     explain(of, TEXT)
     assert sum(read) == pytest.approx(cost(of, TEXT), rel=0.3)
-    assert cost(predictor(), TEXT) < cost(of, TEXT)
+    assert once < cost(of, TEXT)
 
 
 def test_a_model_whose_excerpts_do_not_add_up_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

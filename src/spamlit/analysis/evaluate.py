@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import torch
-from torchmetrics import Metric
-from torchmetrics.classification import BinaryAveragePrecision, BinaryF1Score, BinaryMatthewsCorrCoef
-from torchmetrics.wrappers import BootStrapper
 
 from spamlit.analysis.mistakes import Explainer
 from spamlit.analysis.report import split_section, suspected_section, write_page
-from spamlit.analysis.statistics import CONFIDENCE, Share, wilson
+from spamlit.analysis.resampling import bounds, resampled
+from spamlit.analysis.scores import METRICS, scores
+from spamlit.analysis.statistics import Share, wilson
 from spamlit.assets import atomic_write
 from spamlit.data.splits import FITTED, read_split
 from spamlit.inference.predictor import Predictor
-from spamlit.training.metrics import spam_metrics
 from spamlit.training.run_folder import write_json
-
-RESAMPLES = 500
 
 
 def evaluate(
@@ -76,47 +71,23 @@ def other_messages(bundle: Path, but: str | None = None) -> pd.DataFrame:
 
 
 def figures(rows: pd.DataFrame, threshold: float) -> dict[str, Share]:
-    """Metrics with 95 % intervals: Wilson's for shares of messages, percentile bootstrap for the others.
+    """Each of `METRICS` with its 95 % interval: Wilson's for shares of messages, the stratified bootstrap's for others.
 
     Args:
-        rows: ``label`` and ``probability``.
+        rows: ``id``, ``label`` and ``probability``.
         threshold: Least probability that is spam.
-
-    Returns:
-        `accuracy`, `precision`, `recall`, `fpr` (of ham taken for spam), `f1`, `auprc`, `mcc`.
     """
+    rows = rows.assign(threshold=threshold)
     spam, flagged = rows["label"] == "spam", rows["probability"] >= threshold
-    right = spam == flagged
+    false_positives = wilson(int((~spam & flagged).sum()), int((~spam).sum()))
     shares = {
-        "accuracy": wilson(int(right.sum()), len(rows)),
         "precision": wilson(int((spam & flagged).sum()), int(flagged.sum())),
         "recall": wilson(int((spam & flagged).sum()), int(spam.sum())),
-        "fpr": wilson(int((~spam & flagged).sum()), int((~spam).sum())),
+        "accuracy": wilson(int((spam == flagged).sum()), len(rows)),
+        "fp_per_1000": Share(*(1000 * value for value in false_positives)),
     }
-    probability = torch.tensor(rows["probability"].to_numpy(dtype="float32"))
-    labels = torch.tensor(spam.to_numpy(dtype="int64"))
-    values = spam_metrics(threshold)(probability, labels)
-    others = {
-        "f1": BinaryF1Score(threshold),
-        "auprc": BinaryAveragePrecision(),
-        "mcc": BinaryMatthewsCorrCoef(threshold),
-    }
-    return shares | {
-        name: Share(float(values[name]), *_bootstrapped(metric, probability, labels)) for name, metric in others.items()
-    }
-
-
-def _bootstrapped(metric: Metric, probability: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """The ends of a metric's percentile interval over resampled messages, the same draws for every metric."""
-    ends = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    resampled = BootStrapper(
-        metric, num_bootstraps=RESAMPLES, mean=False, std=False, quantile=ends, sampling_strategy="multinomial"
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        resampled.update(probability, labels)
-    low, high = resampled.compute()["quantile"].tolist()
-    return low, high
+    found, drawn = scores(rows), resampled({0: rows})
+    return {name: shares[name] if name in shares else Share(found[name], *bounds(drawn[name])) for name in METRICS}
 
 
 def _ends(share: Share) -> list[tuple[str, float]]:

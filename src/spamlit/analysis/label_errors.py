@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_array, hstack
+from scipy.special import expit
 
-from spamlit.analysis.wording import BUCKETS, Floats, Wording, wording
+from spamlit.analysis.wording import wording
 from spamlit.data.sms import with_groups
 
 FOLDS = 5
 STRENGTH = 10.0
 """Inverse of the regularisation, as scikit-learn's C."""
+
+Floats = NDArray[np.float64]
 
 
 def suspected_labels(messages: pd.DataFrame) -> pd.DataFrame:
@@ -44,12 +48,13 @@ def suspected_labels(messages: pd.DataFrame) -> pd.DataFrame:
 def out_of_fold(messages: pd.DataFrame) -> Floats:
     """Spam probability (N,) of each message (``label``, ``text``, ``group``) by a model of the other folds."""
     rows = wording(messages["text"].tolist())
+    rows = rows[:, np.bincount(rows.indices, minlength=rows.shape[1]) > 1]  # what one message alone has teaches nothing
     spam = (messages["label"] == "spam").to_numpy(dtype="float64")
     folds = _folds(messages)
     found = np.zeros(len(messages))
-    for fold in np.unique(folds):
+    for fold in sorted(set(folds.tolist())):
         out = folds == fold
-        found[out] = _fitted(rows, spam, ~out)[out]
+        found[out] = expit(_with_constant(rows[out]) @ _fitted(rows[~out], spam[~out]))
     return found
 
 
@@ -60,26 +65,21 @@ def _folds(messages: pd.DataFrame) -> NDArray[np.int64]:
     return messages["group"].map(fold).to_numpy(dtype="int64")
 
 
-def _fitted(rows: Wording, spam: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Spam probabilities (N,) by L2-regularised logistic regression on the messages that are `known` (N,)."""
-    weights = torch.zeros(BUCKETS + 1, dtype=torch.float64)  # the bias is the last
-    weights.grad = torch.zeros_like(weights)
-    optimizer = torch.optim.LBFGS([weights], max_iter=30, history_size=10, line_search_fn="strong_wolfe")
+def _fitted(rows: csr_array, spam: Floats) -> Floats:
+    """Weights (D + 1,), the last one the constant's, of an L2-regularised logistic regression on `rows` (N, D)."""
+    rows = _with_constant(rows)
+    penalised = np.append(np.ones(rows.shape[1] - 1), 0.0)
 
-    def closure() -> float:
-        values = weights.numpy()
-        logits = rows.times(values[:-1]) + values[-1]
-        missing = STRENGTH * known * (expit(logits) - spam)  # derivative by the logits
-        gradient = np.append(rows.transposed_times(missing) + values[:-1], missing.sum())
-        weights.grad = torch.from_numpy(gradient)
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        logits = rows @ weights
         losses = np.logaddexp(0, logits) - spam * logits
-        return float(STRENGTH * losses[known].sum() + (values[:-1] ** 2).sum() / 2)
+        gradient = STRENGTH * (rows.T @ (expit(logits) - spam)) + penalised * weights
+        return STRENGTH * losses.sum() + (penalised * weights**2).sum() / 2, gradient
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    values = weights.numpy()
-    return expit(rows.times(values[:-1]) + values[-1])
+    start = np.zeros(rows.shape[1])
+    weights: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 50}).x
+    return weights
 
 
-def expit(x: Floats) -> Floats:
-    """The logistic function, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * x))
+def _with_constant(rows: csr_array) -> csr_array:
+    return hstack([rows, np.ones((rows.shape[0], 1))], format="csr")

@@ -33,12 +33,11 @@ def neighbours(texts: Sequence[str], train: pd.DataFrame, n: int = 3) -> list[li
     if not texts or train.empty:
         return [[] for _ in texts]
     rows = wording([*train["text"], *texts])
-    found = []
-    for i, text in enumerate(texts):
-        similarity = rows.times(rows.row(len(train) + i))[: len(train)]  # (N,)
-        best = np.argsort(-similarity, kind="stable")[:n]
-        found.append([_neighbour(text, train.iloc[at], float(similarity[at])) for at in best])
-    return found
+    similarity = (rows[: len(train)] @ rows[len(train) :].T).toarray().T  # (Q, N)
+    best = np.argsort(-similarity, axis=1, kind="stable")[:, :n]
+    return [
+        [_neighbour(text, train.iloc[at], float(similarity[q, at])) for at in best[q]] for q, text in enumerate(texts)
+    ]
 
 
 def _neighbour(text: str, row: pd.Series, similarity: float) -> Neighbour:

@@ -118,8 +118,9 @@ def slices(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     table = pd.DataFrame({"n": 1, "spam": spam, "false_positives": flagged & ~spam, "missed": ~flagged & spam})
     found = []
     for by, sliced in SLICES.items():
-        for name, counts in table.groupby(rows["text"].map(sliced)).sum().sort_values("n", ascending=False).iterrows():
+        counted = table.groupby(rows["text"].map(sliced)).sum().sort_values("n", ascending=False, kind="stable")
+        for name, counts in zip(counted.index, counted.to_dict("records"), strict=True):
             wrong = wilson(int(counts["false_positives"] + counts["missed"]), int(counts["n"]))
-            numbers = [int(counts[column]) for column in table]
+            numbers = [int(counts[str(column)]) for column in table]
             found.append((by, name, *numbers, *wrong))
     return pd.DataFrame(found, columns=["by", "slice", *table, "rate", "low", "high"])

@@ -1,13 +1,13 @@
-"""How alike messages are worded: TF-IDF of character n-grams, hashed. Needs neither model nor further packages."""
+"""How alike messages are worded: TF-IDF of character n-grams, hashed. Needs no model, and not scikit-learn."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 SIZES = (2, 3, 4, 5)
 """Characters of an n-gram."""
@@ -20,53 +20,20 @@ _MIX = np.array(
 )
 _DIGIT = re.compile(r"\d")
 
-Floats = NDArray[np.float64]
 
+def wording(texts: Sequence[str]) -> csr_array:
+    """Hashed n-grams of each text, (N, `BUCKETS`): ``(1 + log count) * idf``, and then rows of length 1.
 
-@dataclass(frozen=True)
-class Wording:
-    """N sparse rows of `BUCKETS` columns, each of length 1.
-
-    Attributes:
-        columns: (M,) those of all rows, one row after another.
-        values: (M,) theirs.
-        starts: (N,) where each row begins; none is empty.
+    Case, digits and white space are folded.
     """
-
-    columns: NDArray[np.int64]
-    values: Floats
-    starts: NDArray[np.int64]
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """(N,) entries of each row."""
-        return np.diff(self.starts, append=len(self.columns))
-
-    def times(self, vector: Floats) -> Floats:
-        """The product with a vector (`BUCKETS`,): (N,)."""
-        return np.add.reduceat(self.values * vector[self.columns], self.starts)
-
-    def transposed_times(self, vector: Floats) -> Floats:
-        """The product of the transpose with a vector (N,): (`BUCKETS`,)."""
-        return np.bincount(self.columns, self.values * np.repeat(vector, self.sizes), BUCKETS)
-
-    def row(self, n: int) -> Floats:
-        """Row `n`, dense: (`BUCKETS`,)."""
-        where = slice(int(self.starts[n]), int(self.starts[n] + self.sizes[n]))
-        return np.bincount(self.columns[where], self.values[where], BUCKETS)
-
-
-def wording(texts: Sequence[str]) -> Wording:
-    """Hashed n-grams of each text, weighted by ``(1 + log count) * idf``; case, digits and white space are folded."""
     rows = [np.unique(_hashed(text), return_counts=True) for text in texts]
-    sizes = np.array([len(columns) for columns, _ in rows])
     columns = np.concatenate([columns for columns, _ in rows])
     frequency = np.bincount(columns, minlength=BUCKETS)
     idf = np.log((1 + len(texts)) / (1 + frequency[columns])) + 1
     values = (1 + np.log(np.concatenate([counts for _, counts in rows]))) * idf
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    lengths = np.sqrt(np.add.reduceat(values**2, starts))
-    return Wording(columns, values / np.repeat(lengths, sizes), starts)
+    starts = np.cumsum([0, *(len(columns) for columns, _ in rows)])
+    lengths = np.sqrt(np.add.reduceat(values**2, starts[:-1]))
+    return csr_array((values / np.repeat(lengths, np.diff(starts)), columns, starts), shape=(len(texts), BUCKETS))
 
 
 def _hashed(text: str) -> NDArray[np.int64]:

@@ -22,7 +22,6 @@ import numpy as np
 import regex  # type: ignore[import-untyped]  # `re` knows no ideographs
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spamlit.inference.predictor import Predictor
 
@@ -33,8 +32,6 @@ SAMPLED_TOKENS = 1_000
 LEAST_WAYS = 2
 AT_ONCE = 2_048
 """Tokens of a batch, padding counted."""
-RUNNING = ("last_nonpad", "mean_nonpad")
-"""Poolings whose answer for a beginning of a message follows from the pass over all of it, if attention is causal."""
 WORD = regex.compile(r"\p{Ideographic}|(?:(?!\p{Ideographic})\S)+")
 """What stands between white space; in scripts that write without spaces, each ideograph."""
 
@@ -93,8 +90,8 @@ def explain(predictor: Predictor, text: str, *, seed: int = 0) -> Explanation:
     whole, nothing = predictor.log_odds([ids or [predictor.tokenizer.pad_id], [predictor.tokenizer.pad_id]])
     if not pieces:
         scores = np.zeros(0)
-    elif _is_running(predictor):
-        scores = mean_shares(_running_values(predictor, pieces, nothing))
+    elif predictor.classifier.reads_on:
+        scores = mean_shares(_excerpt_values(predictor, pieces, nothing))
     else:
         scores = _sampled_shares(predictor, pieces, np.random.default_rng(seed))
     words = tuple(Word(p.start, p.end, float(s)) for p, s in zip(pieces, scores, strict=True))
@@ -108,7 +105,7 @@ def cost(predictor: Predictor, text: str) -> int:
     """About how many tokens the model reads to explain a message."""
     pieces = _pieces(predictor, text)
     n_tokens = sum(len(piece.ids) for piece in pieces)
-    if _is_running(predictor):
+    if predictor.classifier.reads_on:
         return n_tokens * (len(pieces) + 1) // 2
     return _ways(predictor, pieces) * _way_cost(predictor, pieces)
 
@@ -141,12 +138,8 @@ def mean_shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores
 
 
-def _is_running(predictor: Predictor) -> bool:
-    return predictor.classifier.causal and predictor.classifier.pooling in RUNNING
-
-
 @torch.inference_mode()
-def _running_values(predictor: Predictor, pieces: Sequence[_Piece], nothing: float) -> NDArray[np.float64]:
+def _excerpt_values(predictor: Predictor, pieces: Sequence[_Piece], nothing: float) -> NDArray[np.float64]:
     """Log-odds (W + 1, W + 1) of every excerpt, from one row for each word that it may begin with."""
     n = len(pieces)
     values = np.full((n + 1, n + 1), nothing)
@@ -159,21 +152,11 @@ def _running_values(predictor: Predictor, pieces: Sequence[_Piece], nothing: flo
         tokens = torch.full((len(some), int(lengths.max())), predictor.tokenizer.pad_id)
         for padded, row in zip(tokens, some, strict=True):
             padded[: len(row)] = torch.tensor(row)
-        found = _running_log_odds(predictor, tokens, lengths).double().numpy()
-        for start, log_odds in enumerate(found, first):
+        logits = predictor.classifier.beginnings(tokens, lengths).double() / predictor.temperature  # (B, T, 2)
+        for start, log_odds in enumerate((logits[..., 1] - logits[..., 0]).numpy(), first):
             before = ends[start] - len(pieces[start].ids)
             values[start, start + 1 :] = log_odds[ends[start:] - before - 1]
     return values
-
-
-def _running_log_odds(predictor: Predictor, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Of each beginning of each row, (B, T): what the classifier says of ``tokens[:, : t + 1]``."""
-    classifier = predictor.classifier
-    hidden = classifier.backbone.norm(classifier.backbone(tokens, lengths=lengths, causal=True))  # (B, T, C)
-    if classifier.pooling == "mean_nonpad":
-        hidden = hidden.cumsum(dim=1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
-    logits = classifier.head(hidden) / predictor.temperature  # (B, T, 2)
-    return logits[..., 1] - logits[..., 0]
 
 
 def _sampled_shares(predictor: Predictor, pieces: Sequence[_Piece], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -184,9 +167,9 @@ def _sampled_shares(predictor: Predictor, pieces: Sequence[_Piece], rng: np.rand
     pad = [predictor.tokenizer.pad_id]
     found = predictor.log_odds([[i for piece in pieces[a:b] for i in piece.ids] or pad for a, b in excerpts])
     shares = np.diff(np.array(found).reshape(len(ways), n + 1), axis=1)  # (ways, W)
-    scores = np.zeros((len(ways), n))
-    np.put_along_axis(scores, np.array(ways), shares, axis=1)
-    return scores.mean(axis=0)
+    scores = np.zeros(n)
+    np.add.at(scores, np.array(ways), shares / len(ways))
+    return scores
 
 
 def _way(n: int, rng: np.random.Generator) -> list[int]:
