@@ -35,6 +35,7 @@ def test_mistakes_are_counted_in_each_slice() -> None:
 def test_every_division_has_every_message_once() -> None:
     found = slices(ROWS, 0.5)
     assert (found.groupby("by")["n"].sum() == len(ROWS)).all()
+    assert found.query("by == 'digits'")["slice"].tolist() == ["none", "1 to 4", "5 or more"]
     assert (found.groupby("by")[["false_positives", "missed"]].sum().sum(axis=1) == 2).all()
 
 
@@ -56,6 +57,7 @@ def test_every_division_has_every_message_once() -> None:
         (language, "你好 ok", "unclear"),
         (language, "मुझे कॉल करो", "another script"),
         (language, "", "unclear"),
+        (language, "yo q tal para", "unclear"),  # one word
     ],
 )
 def test_kinds_are_what_they_say(sliced, text: str, name: str) -> None:

@@ -78,13 +78,13 @@ def reliability_figure(rows: pd.DataFrame, temperature: float) -> Figure:
     axes.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle=":")
     spam = (rows["label"] == "spam").to_numpy(dtype="float64")
     probability = rows["probability"].to_numpy(dtype="float64")
-    drawn = [("as decided" if temperature != 1 else "", "o-", probability)]
+    drawn = [("as decided", "o-", probability)]
     if temperature != 1:
         drawn.append(("before temperature", "s--", before_temperature(probability, temperature)))
     for name, style, values in drawn:
         bins = reliability(values, spam)
         error = float((bins["n"] * (bins["probability"] - bins["share"]).abs()).sum() / len(rows))
-        axes.plot(bins["probability"], bins["share"], style, markersize=4, label=f"{name} (error {error:.3f})".strip())
+        axes.plot(bins["probability"], bins["share"], style, markersize=4, label=f"{name} (error {error:.3f})")
     axes.set(xlabel="spam probability", ylabel="share of spam", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(loc="upper left", fontsize="small")
     return figure

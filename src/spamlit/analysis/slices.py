@@ -76,7 +76,8 @@ def capitals(text: str) -> str:
 def language(text: str) -> str:
     """The language with most of its `FUNCTION_WORDS` in the text: a guess, which short messages often defeat.
 
-    `another script` where most letters are not Latin; `unclear` where no word is known or two languages tie.
+    `another script` where most letters are not Latin; `unclear` where two languages tie, or no word is known. English
+    words count twice and one word of another language is not enough: many an English abbreviation is a Spanish word.
 
     >>> language("Are we still meeting at the station?"), language("Salut, tu viens avec les enfants ?"), language("k")
     ('English', 'French', 'unclear')
@@ -88,8 +89,9 @@ def language(text: str) -> str:
         return "another script"
     words = regex.findall(r"[\p{L}']+", text.lower())
     found = {name: sum(word in known for word in words) for name, known in _LANGUAGES.items()}
+    found["English"] *= 2
     best = [name for name, count in found.items() if count == max(found.values())]
-    return best[0] if len(best) == 1 else "unclear"
+    return best[0] if len(best) == 1 and found[best[0]] > 1 else "unclear"
 
 
 SLICES: dict[str, Callable[[str], str]] = {
@@ -101,6 +103,14 @@ SLICES: dict[str, Callable[[str], str]] = {
     "language (guessed)": language,
 }
 """What messages are divided by."""
+ORDER = (
+    *("none", "1 to 4", "5 or more"),
+    *("up to 40", "41 to 100", "101 to 160", "over 160"),
+    *("no", "yes"),
+    *("no letters", "under a tenth", "a tenth to a half", "over half"),
+    "unclear",
+)
+"""In which slices are shown; languages by their number of messages."""
 
 
 def slices(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -119,6 +129,7 @@ def slices(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     found = []
     for by, sliced in SLICES.items():
         counted = table.groupby(rows["text"].map(sliced)).sum().sort_values("n", ascending=False, kind="stable")
+        counted = counted.loc[sorted(counted.index, key=lambda name: ORDER.index(name) if name in ORDER else 0)]
         for name, counts in zip(counted.index, counted.to_dict("records"), strict=True):
             wrong = wilson(int(counts["false_positives"] + counts["missed"]), int(counts["n"]))
             numbers = [int(counts[str(column)]) for column in table]
