@@ -11,7 +11,10 @@ import pytest
 from markupsafe import Markup
 from tests.runs import tiny_run
 
-from spamlit.analysis.report import curves_figure, read_scalars, write_report
+from spamlit.analysis import report as module
+from spamlit.analysis.figures import curves_figure, read_scalars
+from spamlit.analysis.report import write_report
+from spamlit.model.bundle import read_settings
 from spamlit.training.metrics import METRICS
 
 CHROMIUM = shutil.which("chromium")
@@ -41,6 +44,11 @@ def page(run: Path) -> str:
     return write_report(run).read_text(encoding="utf-8")
 
 
+def read(report: str) -> str:
+    """The page as one reads it: words are marked, and are one message still."""
+    return re.sub(r"</?mark[^>]*>", "", report)
+
+
 def test_it_shows_the_metrics_the_settings_and_the_mistakes(run: Path) -> None:
     report, metrics = page(run), json.loads((run / "metrics.json").read_text())
     for split in ("train", "val", "test"):
@@ -51,8 +59,8 @@ def test_it_shows_the_metrics_the_settings_and_the_mistakes(run: Path) -> None:
     assert "<td>model.trainable</td>" in report
     texts = pd.read_csv(run / "test.csv")["text"]
     assert f"Test: {len(texts)} messages, {len(texts)} misclassified" in report
-    assert all(str(Markup.escape(text)) in report for text in texts)
-    assert report.count("<svg") == 5  # the curves; a matrix and a curve of each of two splits
+    assert all(f'<p class="text message">{Markup.escape(text)}</p>' in read(report) for text in texts)
+    assert report.count("<svg") == 7  # the curves; matrix, precision-recall and reliability of each of two splits
 
 
 def test_messages_are_text_whatever_they_contain(run: Path) -> None:
@@ -62,9 +70,58 @@ def test_messages_are_text_whatever_they_contain(run: Path) -> None:
 
 
 def test_it_loads_nothing(run: Path) -> None:
-    markup = page(run).replace(str(Markup.escape(EVIL)), "")  # which is text
-    assert not re.findall(r"<(?:script|link|img|iframe|object|embed|base)\b", markup)
-    assert not re.findall(r"""(?:src|href|url\(|@import)\s*=?\s*["']?(?:https?:|//|file:)""", markup)
+    report = page(run)
+    assert not re.findall(r"<(?:script|link|img|iframe|object|embed|base)\b", report)
+    markup = re.findall(r"<[^>]+>|<style>.*?</style>", report, re.DOTALL)  # the rest is text
+    asked = r"""(?:src|href|url\(|@import)\s*=?\s*["']?(?:https?:|//|file:)"""
+    assert not [tag for tag in markup if re.search(asked, tag)]
+
+
+def test_the_surest_mistakes_are_explained_and_the_others_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = page(run)
+    n = report.count("<article>")
+    assert report.count("Log-odds: ") == n > 12
+    assert "explains them all" not in report
+    monkeypatch.setattr(module, "EXPLAINED_TOKENS", 2_000)
+    some = page(run)
+    assert 0 < some.count("Log-odds: ") < n
+    assert f"Explained here: {some.count('Log-odds: ')} of" in some
+    assert some.count('<p class="text message">') == report.count('<p class="text message">')
+
+
+def test_each_mistake_has_its_nearest_training_messages(run: Path) -> None:
+    report, train = page(run), pd.read_csv(run / "train.csv")["text"]
+    near = re.findall(r'<li class="text">(?:ham|spam), \d\.\d\d(?: \(<b>[a-z-]+</b>\))?: (.*)</li>', report)
+    assert len(near) == 3 * report.count("<article>")
+    assert set(near) <= {str(Markup.escape(text)) for text in train}
+
+
+def test_slices_and_suspected_labels_are_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[pd.DataFrame] = []
+    monkeypatch.setattr(
+        module, "suspected_labels", lambda m: seen.append(m) or m.tail(2).assign(out_of_fold=[0.03, 0.97])
+    )
+    report = page(run)
+    assert "language (guessed)" in report
+    [messages] = seen
+    assert messages["split"].value_counts().to_dict() == {"train": 42, "test": 12, "validation": 6}
+    assert not messages["probability"].isna().any()
+    suspected = report[report.index("Suspected label errors: 2 of 60 messages") :]
+    assert all(str(Markup.escape(text)) in suspected for text in messages["text"].tail(2))
+
+
+def test_a_temperature_shows_before_and_after(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "before temperature" not in page(run)
+    changed = read_settings(run / "classifier") | {"temperature": 2.0, "threshold": 0.6125, "unsure": [0.4, 0.8]}
+    monkeypatch.setattr(module, "read_settings", lambda folder: changed)
+    record = json.loads((run / "run.json").read_text())
+    figures = {"before": {"ece": 0.0321, "brier": 0.02}, "after": {"ece": 0.0123, "brier": 0.01}}
+    record["decision"] = {"policy": {"fpr": 0.005}, "calibration": {"test": figures}}
+    (run / "run.json").write_text(json.dumps(record))
+    report = page(run)
+    assert report.count("before temperature") == 2
+    for said in ("least 0.6125", "{&#39;fpr&#39;: 0.005}", "0.0321", "0.0123", "unsure from 0.4 to 0.8"):
+        assert said in report
 
 
 def test_the_curves_end_with_training(run: Path) -> None:
@@ -93,7 +150,7 @@ def test_the_figure_of_the_curves_counts_epochs_and_examples(run: Path) -> None:
 def test_a_run_that_trained_nothing_has_a_report(tmp_path: Path) -> None:
     report = page(tiny_run(tmp_path / "run", "model.trainable=none", "data.reserve=false").folder)
     assert "0 epochs" in report
-    assert "taken for spam" not in report  # there is no reserve
+    assert "that no split used" not in report  # there is no reserve
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "run.json", "predictions.csv", "test.csv"])
@@ -113,7 +170,7 @@ def test_a_browser_shows_it_and_runs_none_of_the_messages(run: Path, tmp_path: P
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "<title>spamlit: 2026-01-01/10-00-00</title>" in shown
     assert "&lt;script&gt;document.title" in shown
-    assert shown.count("</svg>") == 5
+    assert shown.count("</svg>") == 7
 
 
 def test_a_run_without_logger_has_a_report(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from spamlit.analysis.statistics import difference, mean_interval, t_quantile
+from spamlit.analysis.statistics import difference, mean_interval, t_quantile, wilson
 
 TABLE = {(1, 0.95): 12.7062, (2, 0.95): 4.3027, (3, 0.9): 2.3534, (4, 0.99): 4.6041, (7, 0.95): 2.3646}
 
@@ -40,3 +40,11 @@ def test_one_value_has_no_interval():
 
 def test_only_shared_seeds_make_pairs():
     assert difference({"1": 0.9, "2": 0.8, "9": 0.0}, {"1": 0.8, "2": 0.7, "5": 9.0}).mean == pytest.approx(0.1)
+
+
+def test_wilson_s_interval_is_that_of_the_literature_and_covers():
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20."""
+    for found, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        share = wilson(found, total)
+        assert share == pytest.approx((found / total, low, high), abs=5e-5)
+    assert all(math.isnan(value) for value in wilson(0, 0))

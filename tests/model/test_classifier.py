@@ -7,7 +7,7 @@ import torch
 
 from spamlit.model.attention import Attention
 from spamlit.model.classifier import Classifier
-from spamlit.model.pooling import POOLINGS, pool
+from spamlit.model.pooling import POOLINGS, READS_PADDING, pool
 
 CHOICES = [("none", 4), ("head", 4), ("last_block", 2), ("last_two_blocks", 1), ("all", None)]
 READS_REAL_ONLY = ["last_nonpad", "mean_nonpad", "mean_nonfirst", "first"]
@@ -224,3 +224,22 @@ def test_trained_parameters_get_memory_of_their_own(config, random_gpt):
     Classifier(backbone).set_trainable("last_block")
     for name, parameter in backbone.named_parameters():
         assert (parameter.data_ptr() != kept[name]) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("pooling", [pooling for pooling in POOLINGS if pooling not in READS_PADDING])
+def test_beginnings_are_what_forward_says_of_them(config, random_gpt, random_batch, pooling):
+    classifier = Classifier(random_gpt(config), pooling=pooling, layers=[1, 3]).eval()
+    tokens, lengths = random_batch(config, [9, 4, 1])
+    with torch.inference_mode():
+        found = classifier.beginnings(tokens, lengths)
+        for row, length in enumerate(lengths.tolist()):
+            for t in range(length):
+                alone = classifier(tokens[row : row + 1, : t + 1], torch.tensor([t + 1]))
+                torch.testing.assert_close(found[row, t], alone[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("choice", [{"pooling": "mean"}, {"causal": False}])
+def test_beginnings_that_depend_on_the_rest_are_refused(gpt2_like, random_gpt, choice):
+    classifier = Classifier(random_gpt(gpt2_like), **choice)
+    with pytest.raises(ValueError, match="beginnings need passes of their own"):
+        classifier.beginnings(torch.zeros(1, 3, dtype=torch.long), torch.tensor([3]))

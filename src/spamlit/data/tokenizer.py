@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import regex  # type: ignore[import-untyped]  # a requirement of tiktoken's; `re` knows no \p{L}
@@ -83,6 +84,27 @@ class Tokenizer:
             if data := piece.encode("utf-8").translate(None, self._absent):
                 ids += self._encoding._encode_single_piece(data)
         return ids
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text as `encode` gives them, and the characters ``text[start:end]`` that each of them has a byte of.
+
+        Tokens that share a character's bytes (an emoji may be three tokens) share its place; a text without any token
+        is all its padding token's.
+
+        >>> Tokenizer("bytes", ranks={b"a": 0, b"\\xc3": 1, b"\\xbc": 2}, pattern=".", special={"<pad>": 3},
+        ...     pad_id=3).encode_with_offsets("aü")
+        ([0, 1, 2], [(0, 1), (1, 2), (1, 2)])
+        """
+        ids = self.encode(text)
+        if ids == [self.pad_id]:
+            return ids, [(0, len(text))]
+        places = [
+            place
+            for place, character in enumerate(text)
+            for _ in character.encode("utf-8", "surrogatepass").translate(None, self._absent)
+        ]
+        ends = list(accumulate(len(self._encoding.decode_single_token_bytes(i)) for i in ids))
+        return ids, [(places[a], places[b - 1] + 1) for a, b in zip([0, *ends], ends, strict=False)]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text (a loop: messages are too short for threads to pay)."""

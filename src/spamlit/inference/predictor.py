@@ -111,7 +111,11 @@ class Predictor:
         return answers
 
     def probabilities(self, ids: Sequence[Sequence[int]]) -> list[float]:
-        """Spam probability of each row of at most `max_length` token ids; equal rows are computed once."""
+        """Spam probability of each row of at most `max_length` token ids."""
+        return torch.tensor(self.log_odds(ids)).sigmoid().tolist()
+
+    def log_odds(self, ids: Sequence[Sequence[int]]) -> list[float]:
+        """Log-odds of spam, ``log(p / (1 - p))``, of each row of token ids; equal rows are computed once."""
         found: dict[tuple[int, ...], float] = {}
         with torch.inference_mode():
             for rows in self._batches({tuple(row) for row in ids}):
@@ -121,7 +125,7 @@ class Predictor:
                 for padded, row in zip(tokens, rows, strict=True):
                     padded[: len(row)] = torch.tensor(row)
                 logits = self.classifier(tokens, lengths).float() / self.temperature
-                found |= zip(rows, logits.softmax(-1)[:, 1].tolist(), strict=True)
+                found |= zip(rows, (logits[:, 1] - logits[:, 0]).tolist(), strict=True)
         return [found[tuple(row)] for row in ids]
 
     def _batches(self, rows: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

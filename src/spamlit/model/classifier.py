@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spamlit.model import lora
 from spamlit.model.gpt import GPT
 from spamlit.model.lora import LoRA
-from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pooled_position, read_layers
+from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pool_beginnings, pooled_position, read_layers
 
 Trainable = Literal["none", "head", "last_block", "last_two_blocks", "last_k", "all", "lora"]
 TRAINABLES: tuple[str, ...] = get_args(Trainable)
@@ -218,6 +218,36 @@ class Classifier(nn.Module):
             vectors.append(pool(hidden, lengths, self.pooling) if only is None else hidden.squeeze(1))
             start = stop
         return torch.cat(vectors, dim=1)  # L of (B, C) -> (B, L·C)
+
+    def beginnings(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of every beginning of each row, in one pass over the rows.
+
+        Args:
+            tokens: (B, T) ids, right-padded.
+            lengths: (B,) real tokens per row, at least 1.
+
+        Returns:
+            (B, T, n_classes), at [:, t] what `forward` gives for ``tokens[:, : t + 1]``.
+
+        Raises:
+            ValueError: A beginning is not read as the whole has read it: not causal, or a pooling that reads padding.
+        """
+        if not self.reads_on:
+            raise ValueError(
+                f"model.pooling={self.pooling}, model.causal={self.causal}: beginnings need passes of their own"
+            )
+        x, start, vectors = tokens, 0, []
+        for stop in self.layers:
+            x = self.backbone(x, start=start, stop=stop, lengths=lengths, causal=True)  # (B, T, C)
+            vectors.append(pool_beginnings(self.backbone.norm(x), self.pooling))
+            start = stop
+        logits: Tensor = self.head(torch.cat(vectors, dim=-1))  # L of (B, T, C) -> (B, T, L·C) -> (B, T, n_classes)
+        return logits
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether what follows a beginning of a message plays no part in what is computed of the beginning."""
+        return self.causal and self.pooling not in READS_PADDING
 
     def _visible_lengths(self, lengths: Tensor) -> Tensor | None:
         return None if self.pooling in READS_PADDING else lengths

@@ -86,3 +86,25 @@ def pool(hidden: Tensor, lengths: Tensor, pooling: str) -> Tensor:
     read = (at >= first[:, None]) & (at < lengths[:, None])  # (B, T)
     total = hidden.masked_fill(~read[..., None], 0.0).sum(dim=1)  # (B, T, C) -> (B, C)
     return total / (lengths - first)[:, None].to(hidden.dtype)
+
+
+def pool_beginnings(hidden: Tensor, pooling: str) -> Tensor:
+    """`pool` of every beginning of each row: at [:, t] that of the first t + 1 tokens.
+
+    Args:
+        hidden: (B, T, C) of a causal model, right-padded.
+        pooling: One that reads real tokens only.
+
+    Returns:
+        (B, T, C); where a row has ended, without meaning.
+    """
+    if pooling == "last_nonpad":
+        return hidden
+    if pooling == "first":
+        return hidden[:, :1].expand_as(hidden)
+    count = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)[:, None]  # (T, 1)
+    total = hidden.cumsum(dim=1)
+    if pooling == "mean_nonpad":
+        return total / count
+    without = (total - hidden[:, :1]) / (count - 1).clamp(min=1)
+    return torch.where(count > 1, without, hidden)

@@ -1,0 +1,37 @@
+"""Reliability: what the diagram draws is counted right, with and without temperature."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spamlit.analysis.figures import before_temperature, reliability, reliability_figure
+
+RNG = np.random.default_rng(0)
+PROBABILITY = RNG.uniform(size=2_000)
+SPAM = (RNG.uniform(size=2_000) < PROBABILITY).astype(float)
+ROWS = pd.DataFrame({"label": np.where(SPAM == 1, "spam", "ham"), "probability": PROBABILITY})
+
+
+def test_true_probabilities_lie_on_the_diagonal() -> None:
+    bins = reliability(PROBABILITY, SPAM)
+    assert bins["n"].tolist() == [200] * 10
+    assert bins["share"].tolist() == pytest.approx(bins["probability"].tolist(), abs=0.1)
+
+
+def test_fewer_messages_than_bins_are_a_bin_each() -> None:
+    assert reliability(np.array([0.3, 0.1]), np.array([1.0, 0.0]))["probability"].tolist() == [0.1, 0.3]
+
+
+def test_temperature_is_undone() -> None:
+    log_odds = np.array([-30.0, -2, 0, 3, 12])
+    tempered = 1 / (1 + np.exp(-log_odds / 2.5))
+    assert before_temperature(tempered, 2.5) == pytest.approx(1 / (1 + np.exp(-log_odds)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("temperature", "lines"), [(1.0, 2), (3.0, 3)])
+def test_both_are_drawn_where_a_temperature_was_chosen(temperature: float, lines: int) -> None:
+    [axes] = reliability_figure(ROWS, temperature).axes
+    assert len(axes.lines) == lines  # the diagonal is one
+    errors = [float(line.get_label().split("error ")[1].rstrip(")")) for line in axes.lines[1:]]
+    assert errors[0] < 0.05
+    assert temperature == 1 or errors[1] > 0.1
