@@ -8,7 +8,8 @@ import pytest
 
 from spamlit.analysis.challenge import CATEGORIES, LOOKALIKES, SPAM, VARIETIES, challenge_scores, load_challenge
 from spamlit.assets import fetch
-from spamlit.data.sms import group_key, parse
+from spamlit.data.additions import extra_path
+from spamlit.data.sms import group_key, parse, read_labelled
 
 TESTED_ELSEWHERE = (
     "Congratulations! You've won a free ticket. Call now!",
@@ -69,18 +70,30 @@ def test_no_message_repeats_another_or_was_made_from_its_template(everything):
     assert max(len(a & b) / min(len(a), len(b)) for a, b in combinations(grams, 2)) <= 0.5
 
 
+def most_shared(texts, others):
+    """Of each text, the share of its word trigrams that stand in any one of the others."""
+    holders = defaultdict(set)
+    for number, text in enumerate(others):
+        for gram in trigrams(text):
+            holders[gram].add(number)
+    for text in texts:
+        found = trigrams(text)
+        shared = Counter(number for gram in found for number in holders.get(gram, ()))
+        yield max(shared.values(), default=0) / max(len(found), 1)
+
+
 @pytest.mark.assets
 def test_no_message_stands_in_the_collection_or_shares_half_its_wording(everything):
     collection = parse(fetch("SMSSpamCollection"))["text"]
     assert not set(everything["text"].map(group_key)) & set(collection.map(group_key))
-    holders = defaultdict(set)
-    for number, text in enumerate(collection):
-        for gram in trigrams(text):
-            holders[gram].add(number)
-    for text in everything["text"]:
-        found = trigrams(text)
-        shared = Counter(number for gram in found for number in holders.get(gram, ()))
-        assert max(shared.values(), default=0) <= len(found) / 2
+    assert max(most_shared(everything["text"], collection)) <= 0.5
+
+
+def test_the_training_supplement_shares_no_message_and_little_wording(everything):
+    supplement = read_labelled(extra_path("modern"))["text"]
+    assert not set(supplement.map(group_key)) & set(everything["text"].map(group_key))
+    assert max(most_shared(everything["text"], supplement)) <= 0.25
+    assert max(most_shared(supplement, everything["text"])) <= 0.25
 
 
 def test_no_surface_habit_gives_the_label_away(everything):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+
+from spamlit.training.decision import BINS, choose_threshold
 
 NATURAL = 0.5
 """The threshold of a system that has chosen none."""
 FPR_LIMIT = 0.005
 """False positives per ham message that `recall_at_fpr` allows."""
-BINS = 10
-"""Of the calibration error, of equally many messages each."""
 
 BY_THRESHOLD = ("precision", "recall", "f1", "mcc", "accuracy", "fp_per_1000")
 BY_PROBABILITY = ("auprc", "recall_at_fpr", "ece", "brier")
@@ -67,24 +68,15 @@ def weighted_scores(frame: pd.DataFrame, weights: Array) -> dict[str, Array]:
 
 
 def f1_threshold(frame: pd.DataFrame) -> float:
-    """The threshold with the highest F1 on these messages, halfway between the probabilities that it parts.
-
-    Of several that do equally well, the one nearest to `NATURAL`, which is also the answer where there is nothing to
-    choose: a single probability for all.
+    """The threshold with the highest F1 on these messages (`choose_threshold`); `NATURAL` where all say the same.
 
     Args:
         frame: ``label`` and ``probability``.
     """
-    order = np.argsort(-frame["probability"].to_numpy(), kind="stable")
-    spam = (frame["label"] == "spam").to_numpy()[order]
-    probability = frame["probability"].to_numpy(dtype=np.float64)[order]
-    ends = np.flatnonzero(probability[1:] != probability[:-1])  # the last row of each probability but the lowest
-    if not len(ends):
+    if frame["probability"].nunique() < 2:
         return NATURAL
-    f1 = 2 * np.cumsum(spam)[ends] / (ends + 1 + spam.sum())
-    cuts = (probability[ends] + probability[ends + 1]) / 2
-    best = cuts[f1 == f1.max()]
-    return float(best[np.abs(best - NATURAL).argmin()])
+    labels = torch.from_numpy((frame["label"] == "spam").to_numpy(dtype=np.int64))
+    return choose_threshold(torch.from_numpy(frame["probability"].to_numpy(dtype=np.float32)), labels, "f1").value
 
 
 def _confusion_scores(tp: Array, fp: Array, fn: Array, tn: Array) -> dict[str, Array]:

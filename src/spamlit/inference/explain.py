@@ -23,6 +23,7 @@ import regex  # type: ignore[import-untyped]  # `re` knows no ideographs
 import torch
 from numpy.typing import NDArray
 
+from spamlit.data.normalise import normalise
 from spamlit.inference.predictor import Predictor
 
 TOLERANCE = 0.01
@@ -49,7 +50,7 @@ class Explanation:
     """What the words of a message add to its spam log-odds.
 
     Attributes:
-        text: The message.
+        text: The message as the classifier read it, normalised where the bundle asks for that.
         words: Those that the classifier read (not what it cut off), in order.
         log_odds: Of the message, as the Predictor has them.
         baseline: Log-odds of no words, the same.
@@ -85,6 +86,7 @@ def explain(predictor: Predictor, text: str, *, seed: int = 0) -> Explanation:
     Raises:
         ArithmeticError: The scores do not add up to the Predictor's own log-odds within `TOLERANCE`.
     """
+    text = normalise(text, predictor.normalise)
     pieces = _pieces(predictor, text)
     ids = [i for piece in pieces for i in piece.ids]
     whole, nothing = predictor.log_odds([ids or [predictor.tokenizer.pad_id], [predictor.tokenizer.pad_id]])
@@ -103,7 +105,7 @@ def explain(predictor: Predictor, text: str, *, seed: int = 0) -> Explanation:
 
 def cost(predictor: Predictor, text: str) -> int:
     """About how many tokens the model reads to explain a message."""
-    pieces = _pieces(predictor, text)
+    pieces = _pieces(predictor, normalise(text, predictor.normalise))
     n_tokens = sum(len(piece.ids) for piece in pieces)
     if predictor.classifier.reads_on:
         return n_tokens * (len(pieces) + 1) // 2
