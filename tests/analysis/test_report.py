@@ -87,6 +87,10 @@ def test_the_surest_mistakes_are_explained_and_the_others_are_named(run: Path, m
     assert 0 < some.count("Log-odds: ") < n
     assert f"Explained here: {some.count('Log-odds: ')} of" in some
     assert some.count('<p class="text message">') == report.count('<p class="text message">')
+    write_report(run, explain=False)
+    none = (run / "report.html").read_text(encoding="utf-8")
+    assert "Log-odds: " not in none
+    assert none.count('<p class="text message">') == report.count('<p class="text message">')
 
 
 def test_each_mistake_has_its_nearest_training_messages(run: Path) -> None:

@@ -35,11 +35,11 @@ SUSPECTED = 20
 """Suspected labels that a page lists."""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, *, explain: bool = True) -> Path:
     """Writes `report.html` and `curves.png` into a finished run folder and gives the path of the first.
 
     Only the surest mistakes have their words explained, as many as `EXPLAINED_TOKENS` allow, those of the test messages
-    first; `spamlit evaluate` explains them all.
+    first, or none; `spamlit evaluate` explains them all.
 
     Raises:
         FileNotFoundError: the run has not finished: metrics.json, run.json, predictions.csv or a split is missing.
@@ -48,7 +48,7 @@ def write_report(run: Path) -> Path:
     predictions = pd.read_csv(run / "predictions.csv")
     record, metrics = read_json(run / "run.json"), read_json(run / "metrics.json")
     frames = {split: read_split(run / f"{split}.csv") for split in FITTED}
-    explainer = Explainer(lambda: Predictor.load(run), EXPLAINED_TOKENS)
+    explainer = Explainer(lambda: Predictor.load(run), EXPLAINED_TOKENS if explain else 0)
     sections = [
         split_section(split, with_text(predictions, split, frames[split]), frames["train"], settings, explainer)
         for split in SPLITS

@@ -81,7 +81,7 @@ def run_job(cfg: DictConfig) -> float | None:
         if cfg.report:
             from spamlit.analysis.report import write_report
 
-            write_report(run.folder)
+            write_report(run.folder, explain=cfg.explain)
         print_summary(run.folder, run.metrics)
     return run.metrics.get(OBJECTIVE)
 
