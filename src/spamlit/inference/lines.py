@@ -124,13 +124,13 @@ class SeparatedTable(LineTable):
         if self.columns.safe and any(cell.startswith(FORMULAS) for cell in (*cells, *added)):
             made = [f"'{cell}" if cell.startswith(FORMULAS) else cell for cell in (*cells, *added)]
             bom = _BOM if raw.startswith(_BOM) else b""
-            return bom + self._written(made) + (b"\n" if raw.endswith(b"\n") else b"")
+            return bom + self._written(made) + raw[len(raw.rstrip(b"\r\n")) :]
         return _pad(raw, self._delimiter + _text(self._written(added)))
 
     def _written(self, cells: Sequence[str]) -> bytes:
         made = io.StringIO(newline="")
-        csv.writer(made, delimiter=self._delimiter, lineterminator="").writerow(cells)
-        return made.getvalue().encode("utf-8", "surrogateescape")
+        csv.writer(made, delimiter=self._delimiter).writerow(cells)  # quotes what its line end has
+        return made.getvalue().removesuffix("\r\n").encode("utf-8", "surrogateescape")
 
     def _decoded(self) -> Iterator[str]:
         """Lines for the csv module, which takes as many as a record has."""
@@ -153,7 +153,10 @@ class SeparatedTable(LineTable):
             except StopIteration:
                 return
             except csv.Error as error:
-                raise self.error(f"{error}. Quotes go around a whole cell, and are doubled within.", begin) from None
+                reason = str(error)
+                if reason.startswith("new-line character"):
+                    reason = "a carriage return in a cell without quotes"
+                raise self.error(f"{reason}. Quotes go around a whole cell, and are doubled within.", begin) from None
             yield begin, b"".join(self._taken), cells
 
 

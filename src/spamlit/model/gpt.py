@@ -45,7 +45,8 @@ class RMSNorm(nn.Module):
 
 def _embedding(size: int, width: int) -> nn.Embedding:
     """Without `nn.Embedding`'s own initialisation, which on the meta device imports the compiler, a second or more."""
-    return nn.Embedding.from_pretrained(torch.empty(size, width), freeze=False)
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(size, width), freeze=False)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _norm(config: GPTConfig) -> nn.Module:
