@@ -1,6 +1,7 @@
 """The Ray engine writes what the local one writes, byte for byte."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.runs import tiny_run
 from tests.synthetic import SPAM, messages
 
 from spamlit.inference.labelling import Options, find_jobs, label_files
+from spamlit.inference.tables import TableError
 
 ray = pytest.importorskip("ray", reason='pip install "spamlit[ray]"')
 
@@ -33,6 +35,8 @@ def test_two_workers_write_the_bytes_of_the_local_engine(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         jobs = find_jobs(sources, tmp_path / name, None)
         found[name] = {job.source.name: counts for job, counts in label(jobs)}
+    with pytest.raises(TableError, match=r"--workers 2 with 999 threads take 1998 processors; Ray has \d+"):
+        list(ray_engine.label_files(jobs, replace(options, threads=999), workers=2))
     ray.shutdown()
     assert found["ray"] == found["local"]
     assert "expected after" in found["ray"].pop("3.tsv")

@@ -55,19 +55,26 @@ def label_files(jobs: Sequence[Job], options: Options, *, workers: int) -> Itera
     Args:
         jobs: a file each, at least one.
         options: with the number of threads of each worker, for which Ray reserves as many processors.
-        workers: how many models there are at once.
+        workers: how many models there are at once, at most.
+
+    Raises:
+        TableError: more processors are needed than there are.
     """
+    workers = min(workers, len(jobs))
     threads = options.threads or max(1, (os.cpu_count() or 1) // workers)
     options = replace(options, threads=threads, run=str(find_bundle(options.run).resolve()))  # workers may be elsewhere
     placed = [replace(job, source=job.source.resolve(), target=job.target.resolve()) for job in jobs]
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    needed, there = workers * threads, int(ray.cluster_resources().get("CPU", 0))
+    if needed > there:  # Ray would wait for more
+        raise TableError(f"--workers {workers} with {threads} threads take {needed} processors; Ray has {there}.")
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     labelled = ray.data.range(len(jobs), override_num_blocks=len(jobs)).map(
         Worker,
         fn_constructor_args=(options, placed),
-        compute=ActorPoolStrategy(size=min(workers, len(jobs)), max_tasks_in_flight_per_actor=1),
+        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=threads,
     )
     for row in labelled.iter_rows():
