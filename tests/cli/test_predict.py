@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_folder_is_resumed_by_file(finished: Path, table: Path) -> None:
     assert (out / "bad.jsonl").read_text().startswith('{"message": "hi", "label": ')
     result = predict(finished, *options, "--threshold", "0.9")
     assert (result.exit_code, "labelled with another threshold" in result.stderr) == (2, True)
+
+
+def test_what_is_not_installed_is_named(finished: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    out = table.parent / "out"
+    result = predict(finished, "--input", table, "--format", "parquet", "--output", out)
+    assert (result.exit_code, 'pip install "spamlit[parquet]"' in result.stderr) == (2, True)
+    result = predict(finished, "--input", table, "--column", "message", "--engine", "ray", "--output", out)
+    assert (result.exit_code, 'pip install "spamlit[ray]"' in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

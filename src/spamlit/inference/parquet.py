@@ -10,12 +10,6 @@ from typing import Any, BinaryIO
 
 from spamlit.inference.tables import CHUNK_BYTES, CHUNK_ROWS, LONGEST_RECORD, MOST_COLUMNS, Answer, Columns, TableError
 
-try:
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-except ModuleNotFoundError as error:
-    raise TableError('Parquet needs pyarrow: pip install "spamlit[parquet]", or convert the file.') from error
-
 LONGEST_FOOTER = 64 << 20
 """Bytes of a file's description of its columns, which is read as a whole."""
 
@@ -33,13 +27,14 @@ class ParquetTable:
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.name, self.columns = str(path), columns
+        self._pa, pq = _pyarrow()
         if _footer(path) > LONGEST_FOOTER:
             raise TableError(
                 f"{path}: describes its columns in {_footer(path):,} bytes; the limit is {LONGEST_FOOTER:,}."
             )
         try:
             self.file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
+        except self._pa.ArrowInvalid as error:
             raise TableError(f"{path} is not a Parquet file: {error}") from None
         try:
             self._check()
@@ -56,7 +51,7 @@ class ParquetTable:
         self.file.close()
 
     def _check(self) -> None:
-        schema, described = self.file.schema_arrow, self.file.metadata
+        pa, schema, described = self._pa, self.file.schema_arrow, self.file.metadata
         if described.num_columns > MOST_COLUMNS:
             raise TableError(f"{self.name}: {described.num_columns:,} columns; the limit is {MOST_COLUMNS:,}.")
         self.columns.check(schema.names, self.name)
@@ -73,13 +68,13 @@ class ParquetTable:
             raise TableError(f"{self.name}: rows of {widest:,} bytes; the limit is {LONGEST_RECORD:,}.")
         self._rows = min(CHUNK_ROWS, max(1, CHUNK_BYTES // max(1, widest)))
 
-    def chunks(self) -> Iterator[pa.RecordBatch]:
+    def chunks(self) -> Iterator[Any]:
         """Batches of rows."""
         yield from self.file.iter_batches(batch_size=self._rows)
 
-    def values(self, chunk: pa.RecordBatch) -> list[object]:
+    def values(self, chunk: Any) -> list[object]:
         """Each row's text; bytes that are not UTF-8 become lone surrogates."""
-        cells = chunk.column(self.columns.text)
+        pa, cells = self._pa, chunk.column(self.columns.text)
         if pa.types.is_dictionary(cells.type):
             cells = cells.dictionary_decode()
         found: list[bytes | None] = cells.cast(pa.large_binary()).to_pylist()
@@ -88,17 +83,28 @@ class ParquetTable:
     @contextmanager
     def writer(self, target: BinaryIO) -> Iterator[Callable[[Any, Sequence[Answer]], None]]:
         """Writes batches as row groups, with the file's own schema and metadata."""
+        pa, pq = _pyarrow()
         types = (pa.string(), pa.float64(), pa.string())
         schema = self.file.schema_arrow
         for name, kind in zip(self.columns.added, types, strict=True):
             schema = schema.append(pa.field(name, kind))
 
-        def write(chunk: pa.RecordBatch, answers: Sequence[Answer]) -> None:
+        def write(chunk: Any, answers: Sequence[Answer]) -> None:
             added = [pa.array(cells, kind) for cells, kind in zip(zip(*answers, strict=True), types, strict=True)]
             made.write_batch(pa.RecordBatch.from_arrays([*chunk.columns, *added], schema=schema))
 
         with pq.ParquetWriter(target, schema) as made:
             yield write
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    """The modules `pyarrow` and `pyarrow.parquet`."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet as pq
+    except ModuleNotFoundError as error:
+        raise TableError('Parquet needs pyarrow: pip install "spamlit[parquet]", or convert the file.') from error
+    return pa, pq
 
 
 def _footer(path: Path) -> int:

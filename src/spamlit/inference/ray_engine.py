@@ -7,6 +7,7 @@ this machine; with it, the paths of files and of the run must be the same on all
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,6 @@ from typing import Any
 from spamlit.inference.labelling import Counts, Job, Options, Report, label_file
 from spamlit.inference.tables import TableError
 from spamlit.training.run_folder import find_bundle
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at import; nothing is told to anybody
-
-try:
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-except ModuleNotFoundError as error:
-    raise TableError('--engine ray needs Ray: pip install "spamlit[ray]", or choose --engine local.') from error
 
 
 class Worker:
@@ -58,19 +51,26 @@ def label_files(jobs: Sequence[Job], options: Options, *, workers: int) -> Itera
         workers: how many models there are at once, at most.
 
     Raises:
-        TableError: more processors are needed than there are.
+        TableError: Ray is not installed, or more processors are needed than there are.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at import; nothing is told to anybody
+    try:
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+    except ModuleNotFoundError as error:
+        raise TableError('--engine ray needs Ray: pip install "spamlit[ray]", or choose --engine local.') from error
     workers = min(workers, len(jobs))
     threads = options.threads or max(1, (os.cpu_count() or 1) // workers)
     options = replace(options, threads=threads, run=str(find_bundle(options.run).resolve()))  # workers may be elsewhere
     placed = [replace(job, source=job.source.resolve(), target=job.target.resolve()) for job in jobs]
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     needed, there = workers * threads, int(ray.cluster_resources().get("CPU", 0))
     if needed > there:  # Ray would wait for more
         raise TableError(f"--workers {workers} with {threads} threads take {needed} processors; Ray has {there}.")
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     labelled = ray.data.range(len(jobs), override_num_blocks=len(jobs)).map(
         Worker,
         fn_constructor_args=(options, placed),

@@ -104,7 +104,7 @@ def open_table(path: Path | None, kind: str, columns: Columns) -> Iterator[Table
     if path is None:
         yield open_lines(sys.stdin.buffer, "standard input", kind, columns)
     elif kind == "parquet":
-        from spamlit.inference.parquet import ParquetTable  # pyarrow, an extra
+        from spamlit.inference.parquet import ParquetTable
 
         with ParquetTable(path, columns) as table:
             yield table
