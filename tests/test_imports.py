@@ -22,6 +22,7 @@ def heavy_modules_after(statement: str) -> str:
     [
         "import spamlit",
         "import spamlit.cli",
+        "import spamlit.inference.labelling",
         "from click.testing import CliRunner; from spamlit.cli import main; CliRunner().invoke(main, ['--help'])",
     ],
 )

@@ -1,5 +1,7 @@
 """The Predictor: labels, probabilities, flags; the same answer in any company, and the one that training gave."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +28,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def predictor(run: Path) -> Predictor:
     return Predictor.load(run)
+
+
+def test_it_imports_nothing_that_training_needs(run: Path) -> None:
+    needless = {"lightning", "torchmetrics", "pandas", "scipy", "matplotlib", "hydra", "omegaconf", "transformers"}
+    needless |= {"rich", "torch._dynamo"}  # PyTorch's compiler: seconds
+    code = f"""import sys; from spamlit import Predictor; Predictor.load({str(run)!r}).classify(["hello"])
+print(sorted({needless!r} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_every_text_gets_a_label_a_probability_and_a_flag(predictor: Predictor) -> None:

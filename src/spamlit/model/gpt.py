@@ -43,6 +43,12 @@ class RMSNorm(nn.Module):
         return scaled.to(x.dtype)
 
 
+def _embedding(size: int, width: int) -> nn.Embedding:
+    """Without `nn.Embedding`'s own initialisation, which on the meta device imports the compiler, a second or more."""
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(size, width), freeze=False)  # type: ignore[no-untyped-call]
+    return made
+
+
 def _norm(config: GPTConfig) -> nn.Module:
     kind = RMSNorm if config.norm == "rmsnorm" else nn.LayerNorm
     return kind(config.n_embd, eps=config.norm_eps)
@@ -122,9 +128,9 @@ class GPT(nn.Module):
         self.config = config
         self.dropout = 0.0  # of the embeddings
         with torch.device("meta"):
-            self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+            self.token_embedding = _embedding(config.vocab_size, config.n_embd)
             learned = config.position == "learned"
-            self.position_embedding = nn.Embedding(config.context, config.n_embd) if learned else None
+            self.position_embedding = _embedding(config.context, config.n_embd) if learned else None
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
             self.norm = _norm(config)
         if not learned:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spamlit.training.metrics import THRESHOLD
+THRESHOLD = 0.5
+"""Least spam probability that counts as spam until something better is chosen on validation."""
 
 Policy = str | Mapping[str, float]
 """`argmax`, `f1`, or one of `TARGETS` with its number, as in `{"fpr": 0.005}`."""

@@ -14,8 +14,7 @@ from torchmetrics.classification import (
     BinaryRecall,
 )
 
-THRESHOLD = 0.5
-"""Least spam probability that counts as spam until something better is chosen on validation."""
+from spamlit.training.decision import THRESHOLD
 
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auprc", "mcc")
 

@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from spamlit.assets import atomic_write
 
 OUTPUTS = Path("outputs")
@@ -90,6 +87,8 @@ def is_finished(run: Path) -> bool:
     """Whether a run wrote all that it writes."""
     if not (run / "metrics.json").is_file() or not (run / "run.json").is_file():
         return False
+    from omegaconf import OmegaConf  # prediction does without
+
     config = run / ".hydra" / "config.yaml"
     wants_report = config.is_file() and OmegaConf.select(OmegaConf.load(config), "report")
     return not wants_report or (run / "report.html").is_file()
@@ -97,6 +96,9 @@ def is_finished(run: Path) -> bool:
 
 def stored_overrides(run: Path) -> list[str] | None:
     """What was given on the command line of a run; None where that was not recorded, or not to the end."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
     try:
         stored = OmegaConf.load(run / ".hydra" / "overrides.yaml")
     except (FileNotFoundError, YAMLError):
