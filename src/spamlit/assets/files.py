@@ -35,7 +35,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`, which must not be there or be empty; when the block ends well it becomes `path`.
+    """Yield a new folder beside `path`; when the block ends well it becomes `path`, which was not there or was empty.
 
     When the block raises, the new folder is removed and `path` stays as it was.
 

@@ -35,8 +35,8 @@ def command(run: str, to: str, output: Path, int8: bool) -> None:
     done = export(run, to, output, int8=int8)
     found = done.checked
     click.echo(
-        f"{found.messages} messages, {found.answers} answers: the same ids, probabilities within {found.difference:.2g}, "
-        f"{found.changed} labels changed"
+        f"checked      {found.messages} messages, {found.answers} answers: the same ids, probabilities within "
+        f"{found.difference:.2g}, {found.changed} labels changed"
     )
     if to == "hf":
         click.echo(

@@ -114,7 +114,7 @@ class GPT(nn.Module):
     torch.Size([1, 3, 32])
 
     Attributes:
-        packs: Allows to skip the padding (`packed_rows`), a choice by the lengths; an export, which has none, switches
+        packs: Allows skipping the padding (`packed_rows`), a choice by the lengths. Exports cannot choose: they switch
             it off.
     """
 

@@ -73,7 +73,9 @@ def model_card(cfg: DictConfig, module: SpamModule, data: SMSDataModule) -> str:
         },
         setup=setup(cfg) | {"optimizer steps": module.trainer.global_step},
         worths=[
-            worth(split, module.predictions[split], decision.threshold) for split in SHOWN if _known(module, split)
+            worth(split, rows, decision.threshold)
+            for split in SHOWN
+            if (rows := module.predictions.get(split)) is not None and len(rows.labels)
         ],
         threshold=decision.threshold,
         policy=threshold_policy(cfg),

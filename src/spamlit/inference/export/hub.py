@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Tensor]
 LOUD, LOUDER = 1e10, 1e15
-"""Of `_head_as_block`: far above all states (up to 1e4 seen), and far above the logits times that; squares stay finite."""
+"""Of `_head_as_block`: far above all states (1e4 were seen); far above the logits times that, with finite squares."""
 HALF_OPEN = 10.0
 """A gate's constant input: silu(10) is 9.9995."""
 
