@@ -10,8 +10,11 @@ import torch
 from tests.model.conftest import GPT2_LIKE, LLAMA_LIKE, _random_gpt
 from tests.synthetic import byte_tokenizer
 
+from spamlit.data.tokenizer import load_tokenizer
+from spamlit.inference.export.check import real_texts
 from spamlit.model.bundle import save_bundle
 from spamlit.model.classifier import Classifier
+from spamlit.model.weights import load_backbone
 
 FAMILIES = {"gpt2": GPT2_LIKE, "llama": LLAMA_LIKE}
 SETTINGS = {
@@ -40,4 +43,20 @@ def random_bundle(
         if classifier.head.bias is not None:
             classifier.head.bias.copy_(torch.tensor([0.3, -0.4]))
     save_bundle(folder, classifier.eval(), SETTINGS | (settings or {}), tokenizer.save, None)
+    return folder
+
+
+def full_bundle(folder: Path, backbone: str) -> Path:
+    """A bundle of full size: GPT-2's shape with random weights, or SmolLM2's own; the head parts messages in half."""
+    classifier = Classifier(load_backbone(backbone, weights="random" if backbone == "gpt2" else "pretrained")).eval()
+    tokenizer = load_tokenizer(classifier.backbone.config.tokenizer)
+    some = [tokenizer.encode(text)[:128] for text in real_texts(folder)]
+    with torch.inference_mode():
+        logits = torch.cat([classifier(torch.tensor([ids]), torch.tensor([len(ids)])) for ids in some])
+    log_odds = logits[:, 1] - logits[:, 0]
+    with torch.no_grad():
+        for parameter in classifier.head.parameters():
+            parameter.mul_(2 / log_odds.std())
+        classifier.head.bias[1] -= log_odds.median() * 2 / log_odds.std()
+    save_bundle(folder, classifier, SETTINGS | {"threshold": 0.5, "max_length": 128}, tokenizer.save, None)
     return folder

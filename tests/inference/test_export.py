@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.inference.bundles import random_bundle
+from tests.inference.bundles import full_bundle, random_bundle
 from tests.synthetic import byte_tokenizer
 
 from spamlit.cli import main
@@ -120,7 +120,7 @@ def test_what_transformers_cannot_express_is_refused(tmp_path, options, reason) 
         ("gpt2", {"settings": {"temperature": 1.7}}),
         ("llama", {"trainable": "lora"}),
         ("llama", {"pooling": "mean_nonfirst", "causal": False}),
-        ("gpt2", {"pooling": "last", "layers": [1, 3]}),
+        ("gpt2", {"pooling": "mean", "layers": [1, 3]}),
     ],
     ids=str,
 )
@@ -253,27 +253,3 @@ def test_all_messages_of_the_collection(tmp_path, backbone, to, monkeypatch, cap
     assert done.checked.changed == 0
     with capsys.disabled():
         print(f"\n{backbone} {to}: {done.checked}")
-
-
-def full_bundle(folder: Path, backbone: str) -> Path:
-    import torch
-    from tests.inference.bundles import SETTINGS
-
-    from spamlit.model.bundle import save_bundle
-    from spamlit.model.classifier import Classifier
-    from spamlit.model.weights import load_backbone
-
-    weights = "random" if backbone == "gpt2" else "pretrained"
-    classifier = Classifier(load_backbone(backbone, weights=weights, seed=0)).eval()
-    tokenizer = load_tokenizer(classifier.backbone.config.tokenizer)
-    some = [tokenizer.encode(text) for text in TEXTS * 2 + checks.real_texts(folder)]
-    with torch.inference_mode():
-        logits = torch.cat([classifier(torch.tensor([ids]), torch.tensor([len(ids)])) for ids in some])
-    with torch.no_grad():
-        spread = (logits[:, 1] - logits[:, 0]).std()
-        for parameter in classifier.head.parameters():
-            parameter.mul_(2 / spread)
-        middle = (logits[:, 1] - logits[:, 0]).median() * 2 / spread
-        classifier.head.bias.sub_(torch.tensor([-middle / 2, middle / 2]))
-    save_bundle(folder, classifier, SETTINGS | {"threshold": 0.5, "max_length": 128}, tokenizer.save, None)
-    return folder

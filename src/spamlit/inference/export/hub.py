@@ -113,8 +113,8 @@ def _family(config: GPTConfig) -> str | None:
 def _state(classifier: Classifier, temperature: float) -> tuple[State, bool]:
     """All weights by the names of `transformers`, and whether there is a block more than in the backbone."""
     config, own = classifier.backbone.config, classifier.backbone.state_dict()
-    weight = classifier.head.weight.detach() / temperature  # (2, C)
-    bias = None if classifier.head.bias is None else classifier.head.bias.detach() / temperature  # (2,)
+    head = {name: value / temperature for name, value in classifier.head.state_dict().items()}
+    weight, bias = head["weight"], head.get("bias")  # (2, C), (2,)
     if _family(config) == "gpt2":
         if bias is not None:
             own["norm.bias"] = own["norm.bias"] + _shift(weight, bias)

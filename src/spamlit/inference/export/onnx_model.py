@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,26 +93,32 @@ def _trace(scorer: Scorer, path: Path, *, external: bool) -> None:
     """Exports with any batch and any length; the example's sizes are none that a constant could have."""
     tokens, lengths = torch.zeros(3, 7, dtype=torch.int64), torch.tensor([7, 2, 5])
     dynamic = torch.export.Dim.DYNAMIC
-    loud = logging.getLogger("torch.onnx")
-    level, loud_level = loud.level, logging.ERROR
-    loud.setLevel(loud_level)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the exporter about itself
-            program = torch.onnx.export(
-                scorer.eval(),
-                (tokens, lengths),
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-                input_names=["tokens", "lengths"],
-                output_names=["probability", "logits"],
-                dynamic_shapes={"tokens": {0: dynamic, 1: dynamic}, "lengths": {0: dynamic}},
-            )
-    finally:
-        loud.setLevel(level)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            scorer.eval(),
+            (tokens, lengths),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["tokens", "lengths"],
+            output_names=["probability", "logits"],
+            dynamic_shapes={"tokens": {0: dynamic, 1: dynamic}, "lengths": {0: dynamic}},
+        )
     assert program is not None
     program.save(path, external_data=external)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the exporter and the quantizer say of themselves; the check judges their work."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _quantize(source: Path, target: Path, *, external: bool) -> None:
@@ -120,15 +127,17 @@ def _quantize(source: Path, target: Path, *, external: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(source, load_external_data=False).graph
-    quantize_dynamic(
-        source,
-        target,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        nodes_to_exclude=[node.name for node in graph.node if _stays(node)],
-        use_external_data_format=external,
-    )
+    kept = [node.name for node in graph.node if _stays(node)]
+    with _quiet():
+        quantize_dynamic(
+            source,
+            target,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],  # what it makes of a Gemm
+            use_external_data_format=external,
+        )
 
 
 def _stays(node: Any) -> bool:
