@@ -13,9 +13,10 @@ from tests.inference.bundles import full_bundle, random_bundle
 from tests.synthetic import byte_tokenizer
 
 from spamlit.cli import main
+from spamlit.cli.export import command
 from spamlit.data.normalise import normalise
 from spamlit.data.tokenizer import load_tokenizer
-from spamlit.inference.export import ExportError, export
+from spamlit.inference.export import FORMATS, ExportError, export
 from spamlit.inference.export import check as checks
 from spamlit.inference.export.tokenizer import fast_tokenizer
 from spamlit.inference.predictor import Predictor
@@ -200,6 +201,8 @@ def test_other_ids_and_answers_that_are_no_number_fail_the_check(tmp_path) -> No
 
 
 def test_what_is_there_is_not_overwritten_and_bad_choices_are_refused(tmp_path) -> None:
+    (to,) = (option for option in command.params if option.name == "to")
+    assert tuple(to.type.choices) == FORMATS
     bundle = random_bundle(tmp_path / "bundle", "gpt2")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
