@@ -53,10 +53,11 @@ def full_bundle(folder: Path, backbone: str) -> Path:
     some = [tokenizer.encode(text)[:128] for text in real_texts(folder)]
     with torch.inference_mode():
         logits = torch.cat([classifier(torch.tensor([ids]), torch.tensor([len(ids)])) for ids in some])
-    log_odds = logits[:, 1] - logits[:, 0]
+    log_odds = (logits[:, 1] - logits[:, 0]).sort().values
+    middle = log_odds[len(some) // 2 - 1 : len(some) // 2 + 1].mean()  # between two messages, not on one
     with torch.no_grad():
         for parameter in classifier.head.parameters():
             parameter.mul_(2 / log_odds.std())
-        classifier.head.bias[1] -= log_odds.median() * 2 / log_odds.std()
+        classifier.head.bias[1] -= middle * 2 / log_odds.std()
     save_bundle(folder, classifier, SETTINGS | {"threshold": 0.5, "max_length": 128}, tokenizer.save, None)
     return folder
