@@ -20,8 +20,8 @@ from spamlit.data.sms import parse, parse_quoted
 from spamlit.data.splits import Splits, make_splits
 from spamlit.data.tokenizer import load_tokenizer
 from spamlit.model import weights as backbone_weights
-from spamlit.model.formats import GPT2_BLOCK, GPT2_TOP
 from spamlit.model.gpt import CONFIGS, GPT
+from spamlit.model.layouts import gpt2_layout
 
 SEED = 123
 
@@ -50,7 +50,7 @@ def weights(backbone: str, out: Path, cache: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     file = out / "model.safetensors"
     state = GPT.random(CONFIGS[backbone], SEED).state_dict()
-    save_file(hub_layout(state, CONFIGS[backbone].n_layer), file, {"format": "pt"})
+    save_file(gpt2_layout(state, CONFIGS[backbone].n_layer), file, {"format": "pt"})
     if backbone == "gpt2":
         os.environ["SPAMLIT_CACHE"] = str(cache)
         backbone_weights.fetch = lambda *_, **__: file  # in place of the pinned file, for this process
@@ -59,21 +59,6 @@ def weights(backbone: str, out: Path, cache: Path) -> None:
         loaded = backbone_weights.load_backbone("gpt2").state_dict()
         wrong = [name for name in state if not torch.equal(state[name], loaded[name])]
         assert not wrong, f"the hub's layout does not give back {wrong}"
-
-
-def hub_layout(state: dict[str, torch.Tensor], n_layer: int) -> dict[str, torch.Tensor]:
-    """Our names to those of `openai-community/gpt2`: linear weights transposed (Conv1D), query, key, value as one."""
-    modules = dict(GPT2_TOP)
-    for n in range(n_layer):
-        modules |= {f"h.{n}.{hub}": tuple(f"blocks.{n}.{own}" for own in ours) for hub, ours in GPT2_BLOCK.items()}
-    out = {}
-    for hub, ours in modules.items():
-        for kind in ("weight", "bias"):
-            if f"{ours[0]}.{kind}" in state:
-                tensor = torch.cat([state[f"{own}.{kind}"] for own in ours])
-                linear = kind == "weight" and ".c_" in hub
-                out[f"{hub}.{kind}"] = (tensor.t() if linear else tensor).contiguous()
-    return out
 
 
 def splits(out: Path) -> None:

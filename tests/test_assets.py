@@ -210,6 +210,21 @@ def test_unknown_names_list_the_choices() -> None:
         fetch("SMS")
 
 
+def test_atomic_folder_is_all_or_nothing_and_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    with pytest.raises(FileNotFoundError), assets.atomic_folder(path) as temporary:
+        (temporary / "half").write_text((tmp_path / "nothing").read_text())
+    assert list((tmp_path / "new").iterdir()) == []
+    path.mkdir()  # an empty one is no loss
+    with assets.atomic_folder(path) as temporary:
+        (temporary / "whole").write_text("written")
+        assert not (path / "whole").exists()
+    assert (path / "whole").read_text() == "written"
+    with pytest.raises(FileExistsError, match="not empty"), assets.atomic_folder(path):
+        pass
+    assert [each.name for each in (tmp_path / "new").rglob("*")] == ["folder", "whole"]
+
+
 def test_atomic_write_is_all_or_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with assets.atomic_write(path) as temporary:

@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from benchmarks.prepare import hub_layout
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
@@ -19,6 +18,7 @@ from spamlit.assets import fetch
 from spamlit.data.tokenizer import SMOLLM2_GGUF
 from spamlit.model.bundle import load_bundle
 from spamlit.model.gpt import CONFIGS, GPTConfig
+from spamlit.model.layouts import gpt2_layout, llama_layout
 from spamlit.training.run_folder import find_bundle
 
 
@@ -50,35 +50,11 @@ def from_run(run: str, out: Path) -> None:
     config = classifier.backbone.config
     state = classifier.backbone.state_dict()
     if config.position == "learned":
-        renamed = {f"transformer.{name}": value for name, value in hub_layout(state, config.n_layer).items()}
+        renamed = {f"transformer.{name}": value for name, value in gpt2_layout(state, config.n_layer).items()}
     else:
-        renamed = {llama_name(name): value for name, value in state.items()}
+        renamed = {f"model.{name}": value for name, value in llama_layout(state).items()}
     renamed |= {f"score.{kind}": value for kind, value in classifier.head.state_dict().items()}
     save(out, config, renamed, settings["max_length"])
-
-
-def llama_name(name: str) -> str:
-    """Our names to those of `LlamaForSequenceClassification`.
-
-    >>> llama_name("blocks.3.attention.query.weight"), llama_name("norm.weight")
-    ('model.layers.3.self_attn.q_proj.weight', 'model.norm.weight')
-    """
-    parts = {
-        "blocks.": "layers.",
-        "token_embedding.": "embed_tokens.",
-        "attention.query": "self_attn.q_proj",
-        "attention.key": "self_attn.k_proj",
-        "attention.value": "self_attn.v_proj",
-        "attention.out": "self_attn.o_proj",
-        "norm_1": "input_layernorm",
-        "norm_2": "post_attention_layernorm",
-        "mlp.gate": "mlp.gate_proj",
-        "mlp.up": "mlp.up_proj",
-        "mlp.down": "mlp.down_proj",
-    }
-    for own, hub in parts.items():
-        name = name.replace(own, hub)
-    return f"model.{name}"
 
 
 def save(out: Path, config: GPTConfig, state: dict[str, torch.Tensor], max_length: int) -> None:

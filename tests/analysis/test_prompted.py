@@ -19,9 +19,9 @@ class ChatTokenizer(Tokenizer):
 
     def __init__(self):
         plain = byte_tokenizer()
-        ranks = plain._ranks | {b"Ye": 264, b"Yes": 265, b"No": 266}
+        ranks = plain.ranks | {b"Ye": 264, b"Yes": 265, b"No": 266}
         special = {"<|endoftext|>": 267, "<|im_start|>": 268, "<|im_end|>": 269}
-        super().__init__("gpt2", ranks=ranks, pattern=plain._pattern, special=special, pad_id=267)
+        super().__init__("gpt2", ranks=ranks, pattern=plain.pattern, special=special, pad_id=267)
 
 
 @pytest.fixture(scope="module")

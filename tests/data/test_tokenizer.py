@@ -75,7 +75,7 @@ def test_gpt2_equals_tiktoken_on_the_collection(gpt2, gpt2_reference):
     assert gpt2.encode_batch(texts) == [gpt2_reference.encode_ordinary(text) for text in texts]
     assert gpt2.encode("Hello, I'm a language model,") == [15496, 11, 314, 1101, 257, 3303, 2746, 11]
     assert (gpt2.vocab_size, gpt2.pad_id) == (50257, 50256)
-    assert gpt2._ranks == gpt2_reference._mergeable_ranks
+    assert gpt2.ranks == gpt2_reference._mergeable_ranks
 
 
 @pytest.mark.assets

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist, fmean, stdev, variance
+from statistics import fmean, stdev, variance
 from typing import NamedTuple
 
 from scipy.special import stdtrit  # scipy.stats, which has it too, takes a second to import
 
-CONFIDENCE = 0.95
+from spamlit.training.intervals import CONFIDENCE, Share, wilson
+
+__all__ = ["CONFIDENCE", "Interval", "Share", "difference", "mean_interval", "t_quantile", "wilson"]
 
 
 class Interval(NamedTuple):
@@ -28,29 +30,6 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     if len(values) < 2:
         return Interval(fmean(values) if values else math.nan, math.nan)
     return Interval(fmean(values), t_quantile(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values)))
-
-
-class Share(NamedTuple):
-    """A share of a number of things and the ends of its interval; NaN where there is nothing to count."""
-
-    value: float
-    low: float
-    high: float
-
-
-def wilson(found: int, total: int, confidence: float = CONFIDENCE) -> Share:
-    """``found / total`` and Wilson's score interval, which holds for few messages and for shares near 0 and 1.
-
-    >>> wilson(0, 10)
-    Share(value=0.0, low=0.0, high=0.277...)
-    """
-    if not total:
-        return Share(math.nan, math.nan, math.nan)
-    z, share = NormalDist().inv_cdf((1 + confidence) / 2), found / total
-    scale = 1 + z**2 / total
-    middle = (share + z**2 / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return Share(share, middle - half if found else 0.0, middle + half if found < total else 1.0)
 
 
 def difference(ours: Mapping[str, float], theirs: Mapping[str, float], confidence: float = CONFIDENCE) -> Interval:

@@ -9,7 +9,7 @@ restore.py    the SMS collection, byte for byte, from a careless copy of it
 progress.py   what the person sees meanwhile
 """
 
-from spamlit.assets.files import atomic_write, sha256_file
+from spamlit.assets.files import atomic_folder, atomic_write, sha256_file
 from spamlit.assets.registry import (
     ASSETS,
     DEFAULT_ASSETS,
@@ -35,6 +35,7 @@ __all__ = [
     "Source",
     "UrlSource",
     "WheelSource",
+    "atomic_folder",
     "atomic_write",
     "cache_dir",
     "cached",

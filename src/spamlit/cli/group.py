@@ -23,7 +23,7 @@ class InputError(click.ClickException):
 
 
 class SurroundingsError(InputError):
-    """A file, a disk or a network did not do its part; shown in the same way."""
+    """A file, a disk, a network or other software did not do its part; shown in the same way."""
 
     exit_code = 1
 
@@ -35,6 +35,7 @@ USER_ERRORS = {
     "OmegaConfBaseException": InputError,
     "HydraException": InputError,
     "AssetError": SurroundingsError,
+    "ExportError": SurroundingsError,
     "OSError": SurroundingsError,
 }
 

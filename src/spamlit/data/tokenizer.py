@@ -37,6 +37,8 @@ class Tokenizer:
 
     Attributes:
         vocab_size: How many ids there are, special ones included.
+        ranks: Each token's bytes and id.
+        pattern: The regular expression.
         special: Texts of the special tokens and their ids.
     """
 
@@ -46,9 +48,9 @@ class Tokenizer:
         self.name = name
         self.pad_id = pad_id
         self.vocab_size = max(*ranks.values(), *special.values()) + 1
-        self._ranks, self._pattern, self.special = dict(ranks), pattern, dict(special)
+        self.ranks, self.pattern, self.special = dict(ranks), pattern, dict(special)
         self._encoding = tiktoken.Encoding(
-            name, pat_str=pattern, mergeable_ranks=self._ranks, special_tokens=self.special
+            name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special
         )
         self._absent = bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
         self._pieces = regex.compile(pattern)
@@ -125,11 +127,11 @@ class Tokenizer:
         """Write ``tokenizer.tiktoken`` (base64 token, id) and ``tokenizer.json`` (the rest, and the ranks' SHA-256)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        data = b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in self._ranks.items())
+        data = b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in self.ranks.items())
         settings = {
             "format": FORMAT,
             "name": self.name,
-            "pattern": self._pattern,
+            "pattern": self.pattern,
             "special": self.special,
             "pad_id": self.pad_id,
             "ranks_sha256": hashlib.sha256(data).hexdigest(),

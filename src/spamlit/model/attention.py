@@ -109,7 +109,8 @@ class Attention(nn.Module):
     The four projections are plain ``nn.Linear`` so that LoRA can wrap any of them by name.
 
     Attributes:
-        absorb: Allows the shortcut for a single query per row (`_absorbed`); tests switch it off to compare.
+        absorb: Allows the shortcut for a single query per row (`_absorbed`), a choice by the number of tokens. Exports
+            cannot choose, and tests compare: they switch it off.
         dropout: Probability of dropping an attention weight, in train mode.
     """
 

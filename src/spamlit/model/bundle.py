@@ -3,7 +3,8 @@
 `model.safetensors` has what was trained (LoRA's matrices and the head alone, say); `backbone.safetensors`, where part
 of the backbone stayed frozen, is a hard link to the cache's prepared weights (a copy on another file system), so that a
 run costs little disk and the folder is still whole: copied elsewhere it needs neither cache nor network. `config.json`
-says how to build the model, how to decide, and the SHA-256 of every file beside it and of itself.
+says how to build the model, how to decide, and the SHA-256 of every file beside it and of itself, but for
+`MODEL_CARD.md`, which is for people and theirs to edit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from spamlit.model.gpt import GPT, GPTConfig
 from spamlit.model.lora import LoRA, merge_state
 
 FORMAT = 1
-MODEL, BACKBONE, CONFIG = "model.safetensors", "backbone.safetensors", "config.json"
+MODEL, BACKBONE, CONFIG, CARD = "model.safetensors", "backbone.safetensors", "config.json", "MODEL_CARD.md"
 
 
 class BundleError(ValueError):
@@ -41,6 +42,7 @@ def save_bundle(
     settings: dict[str, Any],
     save_tokenizer: Callable[[Path], None],
     frozen: Path | None,
+    card: str = "",
 ) -> None:
     """Writes a bundle, whole or not at all, in place of one that is there.
 
@@ -51,6 +53,7 @@ def save_bundle(
         save_tokenizer: writes the tokenizer's files into the folder it is given.
         frozen: prepared weights of the whole backbone, by the names of `GPT`; None where they are in no file, and then
             every tensor is stored.
+        card: the model card, Markdown; its SHA-256 is not recorded, so that it can be edited.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -81,6 +84,8 @@ def save_bundle(
     }
     config["sha256"] = _digest(config)
     (part / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if card:
+        (part / CARD).write_text(card, encoding="utf-8")
     _replace(part, folder)
 
 

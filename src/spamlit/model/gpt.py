@@ -118,6 +118,10 @@ class GPT(nn.Module):
     >>> model = GPT.random(CONFIGS["tiny"], seed=0)
     >>> model(torch.tensor([[464, 3280, 318]])).shape
     torch.Size([1, 3, 32])
+
+    Attributes:
+        packs: Allows skipping the padding (`packed_rows`), a choice by the lengths. Exports cannot choose: they switch
+            it off.
     """
 
     cos: Tensor
@@ -127,6 +131,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.dropout = 0.0  # of the embeddings
+        self.packs = True
         with torch.device("meta"):
             self.token_embedding = _embedding(config.vocab_size, config.n_embd)
             learned = config.position == "learned"
@@ -180,7 +185,7 @@ class GPT(nn.Module):
             x = self.embed(x)
         rotary = self.rotary(0, x.shape[1])
         everywhere = blocks if positions is None else blocks[:-1]
-        packing = packed_rows(lengths, x.shape[1]) if everywhere else None
+        packing = packed_rows(lengths, x.shape[1]) if everywhere and self.packs else None
         if packing is None:
             for n in everywhere:
                 x = self.blocks[n](x, rotary, lengths=lengths, causal=causal)

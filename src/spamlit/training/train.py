@@ -26,6 +26,7 @@ from spamlit.training import record
 from spamlit.training.checkpoint import AtomicCheckpointIO
 from spamlit.training.checks import check
 from spamlit.training.decision import decide
+from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
 from spamlit.training.run_folder import write_json
@@ -229,7 +230,7 @@ def write_predictions(predictions: dict[str, Predictions], data: SMSDataModule, 
 
 
 def write_bundle(cfg: DictConfig, module: SpamModule, data: SMSDataModule, folder: Path) -> None:
-    """classifier/: what predicts, with its tokenizer."""
+    """classifier/: what predicts, with its tokenizer and model card."""
     settings = {
         "labels": ["ham", "spam"],
         "threshold": module.decision.threshold,
@@ -244,7 +245,8 @@ def write_bundle(cfg: DictConfig, module: SpamModule, data: SMSDataModule, folde
     }
     random = cfg.backbone.weights != "pretrained"
     frozen = None if random else prepared_path(cfg.backbone.name, source=plain(cfg.backbone).get("source"))
-    save_bundle(folder / "classifier", module.classifier, settings, data.tokenizer.save, frozen)
+    card = model_card(cfg, module, data)
+    save_bundle(folder / "classifier", module.classifier, settings, data.tokenizer.save, frozen, card)
 
 
 def log_run(cfg: DictConfig, trainer: Trainer, module: SpamModule, data: SMSDataModule) -> None:
