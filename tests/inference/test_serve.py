@@ -77,24 +77,26 @@ def test_a_body_that_stops_coming_holds_nobody_up(server: Server) -> None:
     assert server.ask("/predict", {"texts": ["hello"]})[0] == 200
 
 
+@pytest.mark.slow
 def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_path: Path) -> None:
     with served(run, tmp_path / "log", "--batch", "1", "--wait", "0") as server, ThreadPoolExecutor(4) as pool:
-        texts = [f"call me {i}" for i in range(400)]
+        texts = [f"call me {i}" for i in range(150)]
         under_way = [pool.submit(server.ask, "/predict", {"texts": texts}) for _ in range(4)]
         time.sleep(0.3)
         assert not any(task.done() for task in under_way)
         assert server.stop(signal.SIGTERM) == 0
         answers = [task.result(timeout=WAIT) for task in under_way]
-    assert [(status, len(answer["results"])) for status, answer in answers] == [(200, 400)] * 4
+    assert [(status, len(answer["results"])) for status, answer in answers] == [(200, 150)] * 4
     lines = server.lines()
     assert [line["event"] for line in lines if "event" in line] == ["ready", "stopped"]
-    assert [line["texts"] for line in lines if "texts" in line] == [400] * 4
+    assert [line["texts"] for line in lines if "texts" in line] == [150] * 4
     assert "call me" not in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(server.address.removeprefix("http://").split(":"), timeout=5)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_when_a_worker_dies_the_server_ends_and_says_so(run: Path, tmp_path: Path) -> None:
     with served(run, tmp_path / "log") as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()

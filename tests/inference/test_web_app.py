@@ -1,4 +1,4 @@
-"""Every request gets an answer or a refusal with its reason, and none harms another. In one process, without LitServe."""
+"""Every request gets an answer or a refusal with its reason, and none harms another; here without LitServe."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 from tests.runs import tiny_run

@@ -230,7 +230,8 @@ def _server(options: Options) -> LitServer:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with server.lifespan(app):
-            log_event("ready", address=f"http://{options.host}:{options.port}", run=str(options.bundle))
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            log_event("ready", address=f"http://{host}:{options.port}", run=str(options.bundle))
             yield
         log_event("stopped")
 

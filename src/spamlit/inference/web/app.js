@@ -75,9 +75,9 @@ async function check(text) {
     if (number !== asked) return;
     shown = { text, ...said };
     showVerdict(said);
-    showWords([{ text, score: null }]);
     $('decisive').hidden = said.flag === 'empty';
     if (said.flag === 'empty') return;
+    showWords([{ text, score: null }]);
     $('decisive').setAttribute('aria-busy', 'true');
     $('summary').textContent = 'Reading word by word …';
     const { parts } = await ask('explain', { text });
@@ -121,7 +121,7 @@ function showWords(parts) {
   const foremost = (sign) => [...new Set(parts.filter(({ score }) => sign * score > 0 && level(score))
     .sort((a, b) => sign * (b.score - a.score)).map(({ text }) => `“${text}”`))].slice(0, 5).join(', ');
   const sides = [['spam', foremost(1)], ['not spam', foremost(-1)]].filter(([, words]) => words);
-  $('summary').textContent = sides.map(([name, words]) => `Towards ${name}: ${words}.`).join(' ');
+  $('summary').textContent = sides.map(([name, words]) => `Towards ${name}: ${words}.`).join(' ') || 'No word stands out.';
 }
 
 async function correct() {
