@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from litserve import LitAPI, LitServer
@@ -83,7 +83,7 @@ class Batches(BatchedLoop):
     """Takes what waits, up to a number of texts. LitServe's own asks a thousand times a second while nothing comes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._held: Any = None
 
     def get_batch_requests(
@@ -222,14 +222,15 @@ def _server(options: Options) -> LitServer:
     handler = RegularRequestHandler(api, server)
 
     async def ask(work: Work) -> tuple[int, dict[str, Any]]:
-        return await handler.handle_request(work, Work)
+        answer: tuple[int, dict[str, Any]] = cast(Any, await handler.handle_request(work, Work))  # what `predict` gave
+        return answer
 
     def ready() -> bool:
         return WorkerSetupStatus.READY in server.workers_setup_status.values()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with server.lifespan(app):
+        async with server.lifespan(app):  # type: ignore[arg-type]
             host = f"[{options.host}]" if ":" in options.host else options.host
             log_event("ready", address=f"http://{host}:{options.port}", run=str(options.bundle))
             yield
@@ -248,7 +249,7 @@ def _server(options: Options) -> LitServer:
         hosts=hosts,
         log_texts=options.log_texts,
     )
-    server.app = application(service, lifespan)
+    server.app = application(service, lifespan)  # type: ignore[assignment]  # it uses no more than Starlette has
     return server
 
 

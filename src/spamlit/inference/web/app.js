@@ -101,10 +101,11 @@ function showVerdict({ label, probability, flag }) {
   const flags = flag.split(';').filter((name) => name in FLAGS);
   $('verdict').replaceChildren(
     element('p', NAMES[label], `label ${label}`),
-    element('p', `${percent(probability)} likely to be spam; from ${percent(info.threshold)} on, it is called so.`),
+    element('p', `${percent(probability)} likely to be spam (spam from ${percent(info.threshold).replace('.0 ', ' ')} on).`),
     ...flags.map((name) => element('p', FLAGS[name], 'flag quiet')),
   );
   $('details').hidden = false;
+  $('verdict').scrollIntoView({ block: 'nearest' });
   $('bar').style.width = `${100 * probability}%`;
   $('mark').style.left = `calc(${100 * info.threshold}% - 1px)`;
   $('wrong').disabled = flag === 'empty';
