@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def served(run: str, port: int, options: Sequence[str]) -> Iterator[None]:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + START
-            while '"event": "ready"' not in Path(log.name).read_text():
+            while not ready(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{' '.join(command)} did not start:\n{Path(log.name).read_text()}")
                 time.sleep(0.1)
@@ -51,6 +52,15 @@ def served(run: str, port: int, options: Sequence[str]) -> Iterator[None]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
+
+
+def ready(port: int) -> bool:
+    """Whether a worker has its model."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except OSError:  # nobody listens yet
+        return False
 
 
 async def caller(port: int, texts: Iterator[str], until: float, seconds: list[float], status: Counter[int]) -> None:

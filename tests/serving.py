@@ -50,7 +50,10 @@ class Server:
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        return any(line.get("event") == "ready" for line in self.lines())
+        try:
+            return self.ask("/health") == (200, {"status": "ok"})
+        except urllib.error.URLError:  # nobody listens yet
+            return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Its exit code."""

@@ -97,6 +97,7 @@ def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the worker in Linux's /proc")
 def test_when_a_worker_dies_the_server_ends_and_says_so(run: Path, tmp_path: Path) -> None:
     with served(run, tmp_path / "log") as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
