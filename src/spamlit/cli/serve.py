@@ -45,7 +45,7 @@ LOCAL = "127.0.0.1"
 @click.option(
     "--wait",
     type=click.FloatRange(0, 1000),
-    default=2,
+    default=5,
     show_default=True,
     help="Milliseconds to wait for more of them.",
 )

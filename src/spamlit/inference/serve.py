@@ -71,7 +71,7 @@ class Options:
     workers: int = 1
     precision: str = "fp32"
     batch: int = 64
-    wait: float = 0.002
+    wait: float = 0.005
     token: str | None = field(default=None, repr=False)
     corrections: Path = Path("outputs/corrections.sqlite")
     limits: Limits = field(default_factory=Limits)
