@@ -1,6 +1,6 @@
 # spamlit. `make` alone lists the targets; ARGS="…" is passed on to the command behind a target.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench ablation results lock clean
+.PHONY: help setup train serve test lint bench ablation results lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -27,6 +27,9 @@ $(INSTALLED): requirements-dev.lock requirements-torch.lock pyproject.toml
 
 train: setup  ## Fine-tune the default classifier; ARGS are Hydra overrides
 	$(BIN)/python train.py $(ARGS)
+
+serve: setup  ## Serve the newest run with its page at http://127.0.0.1:8000; ARGS="--run RUN --port P"
+	$(BIN)/spamlit serve $(ARGS)
 
 test: setup  ## Run the tests and doctests; without ARGS also require 90 % coverage of src/
 	$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=90)

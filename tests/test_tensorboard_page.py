@@ -2,33 +2,23 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 import pytest
+from tests.browser import MARKS, WAIT, chromium, poll
 from tests.runs import tiny_run
 
 from spamlit.analysis.report import read_scalars
 from spamlit.training.train import Run
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium: apt-get install chromium chromium-driver"),
-]
+pytestmark = MARKS
 
-# Without the last ones Chromium keeps asking for hosts that a closed network refuses.
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", "--no-first-run", "--disable-quic"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-WAIT = 40  # seconds that the server or a page may take
 TABS = {"scalars", "pr_curves", "hparams", "images", "text"}
 
 # TensorBoard's tabs live in shadow roots, which neither innerText nor querySelectorAll enters.
@@ -71,26 +61,8 @@ def address(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-T = TypeVar("T")
-
-
-def poll(read: Callable[[], T], describe: Callable[[], str]) -> T:
-    """What `read` returns once that is true; fails with the end of `describe()` after a while."""
-    deadline = time.monotonic() + WAIT
-    while not (result := read()):
-        assert time.monotonic() < deadline, f"nothing after {WAIT} s; there was: {describe()[-2000:]}"
-        time.sleep(0.2)
-    return result
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 def active_tabs(url: str) -> set[str]:

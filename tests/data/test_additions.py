@@ -5,6 +5,7 @@ import pytest
 from tests.synthetic import write_collection
 
 from spamlit.data.additions import check_additions, disguised_copies, extra_path, new_messages, read_extra
+from spamlit.data.corrections import save_correction
 from spamlit.data.sms import parse, with_groups
 from spamlit.data.splits import make_splits
 
@@ -94,6 +95,27 @@ def test_groups_are_numbered_on_behind_the_known_ones(known, extra):
 def test_bad_additions_are_refused(copies, extra, message):
     with pytest.raises(ValueError, match=message):
         check_additions(copies, extra)
+
+
+def test_corrections_join_like_other_messages_and_the_last_word_counts(tmp_path, known):
+    path = tmp_path / "said.sqlite"
+    for label, text in [
+        ("spam", "Crypto wallet locked"),
+        ("ham", known["text"].iloc[0]),
+        ("ham", "Crypto wallet locked"),
+    ]:
+        save_correction(path, label=label, text=text, probability=0.25)
+    train = make_splits(known, balance="none", extra=read_extra([str(path)])).train
+    new = train[train["origin"] == str(path)]
+    assert new[["label", "text"]].values.tolist() == [["ham", "Crypto wallet locked"]]
+
+
+def test_a_file_without_corrections_is_refused(tmp_path):
+    (tmp_path / "other.db").write_text("a text of more than sixteen characters")
+    with pytest.raises(OSError, match=r"other.db is not a file of corrections"):
+        read_extra([str(tmp_path / "other.db")])
+    with pytest.raises(OSError, match=r"none.sqlite is not a file of corrections"):
+        read_extra([str(tmp_path / "none.sqlite")])
 
 
 def test_the_packaged_supplement_is_a_file_of_the_package():

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("spamlit.cli.predict", "Label messages with a trained classifier."),
     "evaluate": ("spamlit.cli.evaluate", "Measure a classifier on labelled messages, and explain its mistakes."),
     "export": ("spamlit.cli.export", "Write a classifier for transformers or as ONNX, checked to say the same."),
+    "serve": ("spamlit.cli.serve", "Answer over HTTP, with a page to try the classifier."),
     "compare": ("spamlit.cli.compare", "Tabulate the runs of a sweep, best validation F1 first."),
     "ablation": ("spamlit.cli.ablation", "Set the runs of the published ablation table beside its figures."),
     "results": ("spamlit.cli.results", "Compare all systems on the same splits, and write docs/results.md."),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spamlit.data import obfuscate, sms
+from spamlit.data.corrections import SUFFIXES, read_corrections
 
 SUPPLEMENTS = {"modern": "modern.csv"}
 """Packaged sources, by their names in `data.extra`: files of spamlit/resources."""
@@ -43,14 +44,18 @@ def extra_path(source: str) -> Path:
 
 
 def read_extra(sources: Sequence[str]) -> pd.DataFrame:
-    """The messages of all sources, one after the other (`sms.read_labelled`).
+    """The messages of all sources, one after the other: tables (`sms.read_labelled`), or corrections (`.sqlite`).
 
     Returns:
         Columns ``id`` (-1, -2, …: below those of any other message), ``label``, ``text``, ``origin`` (its source).
     """
-    tables = [sms.read_labelled(extra_path(source)).assign(origin=source) for source in sources]
+    tables = [_read_source(extra_path(source)).assign(origin=source) for source in sources]
     frame = pd.concat(tables, ignore_index=True)
     return frame.assign(id=-1 - frame.index)
+
+
+def _read_source(path: Path) -> pd.DataFrame:
+    return read_corrections(path) if path.suffix.lower() in SUFFIXES else sms.read_labelled(path)
 
 
 def new_messages(extra: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
