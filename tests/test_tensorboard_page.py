@@ -117,7 +117,8 @@ def test_hyperparameters_and_final_metrics(browser: Any, address: str, run: Run)
 
 
 def test_confusion_matrices(browser: Any, address: str) -> None:
-    show(browser, address, "images", "tag: confusion matrix/validation", "tag: confusion matrix/test")
+    page = show(browser, address, "images", "tag: confusion matrix/validation", "tag: confusion matrix/test")
+    assert page.count("tag: confusion matrix/") == 2
 
 
 def test_misclassified_messages(browser: Any, address: str, run: Run) -> None:

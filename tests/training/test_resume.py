@@ -26,79 +26,57 @@ def undisturbed(run):
     return run(*CHOICES, folder="undisturbed")
 
 
-@pytest.mark.parametrize("every", [1, 3, 5, 100])
-def test_interrupted_anywhere_ends_in_the_same_weights(config, undisturbed, monkeypatch, every):
+@pytest.fixture
+def interrupted(config, monkeypatch):
+    """interrupted(7, "seed=1") trains in a folder of its own, is stopped in the step after the 7th, and goes on."""
     import spamlit.training.train as recipe
 
-    wanted = undisturbed.module.classifier.trained_state()
     made = recipe.make_trainer
-    for step in range(1, STEPS):
-        folder = f"stopped-{step}"
-        choices = (*CHOICES, f"callbacks.last.every_n_steps={every}")
 
-        def stopping(cfg, step=step):
+    def stopped_and_resumed(step, *choices):
+        def stopping(cfg):
             trainer = made(cfg)
             trainer.callbacks.append(Stop(step))
             return trainer
 
-        monkeypatch.setattr(recipe, "make_trainer", stopping)
-        with pytest.raises(RuntimeError, match="pulled"):
-            train(config(*choices, folder=folder))
-        monkeypatch.setattr(recipe, "make_trainer", made)
+        folder = f"stopped-{step}"
+        with monkeypatch.context() as patch:
+            patch.setattr(recipe, "make_trainer", stopping)
+            with pytest.raises(RuntimeError, match="pulled"):
+                train(config(*choices, folder=folder))
         cfg = config(*choices, folder=folder)
         cfg.ckpt = str(cfg.run_dir)
-        resumed = train(cfg)
+        return train(cfg)
+
+    return stopped_and_resumed
+
+
+@pytest.mark.parametrize("every", [1, 3, 5, 100])
+def test_interrupted_anywhere_ends_in_the_same_weights(undisturbed, interrupted, every):
+    wanted = undisturbed.module.classifier.trained_state()
+    for step in range(1, STEPS):
+        resumed = interrupted(step, *CHOICES, f"callbacks.last.every_n_steps={every}")
         assert resumed.trainer.global_step == STEPS
         for name, value in resumed.module.classifier.trained_state().items():
             assert torch.equal(value, wanted[name]), f"{name} after a stop at step {step}"
         assert resumed.metrics == undisturbed.metrics
 
 
-def test_lora_goes_on_with_its_own_matrices(config, run, monkeypatch):
-    import spamlit.training.train as recipe
-
+def test_lora_goes_on_with_its_own_matrices(run, interrupted):
     choices = (*CHOICES, "model.trainable=lora", "callbacks.last.every_n_steps=3")
     whole = run(*choices, folder="whole")
-    made = recipe.make_trainer
-
-    def stopping(cfg):
-        trainer = made(cfg)
-        trainer.callbacks.append(Stop(7))
-        return trainer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recipe, "make_trainer", stopping)
-        with pytest.raises(RuntimeError, match="pulled"):
-            run(*choices, folder="stopped")
-    cfg = config(*choices, folder="stopped")
-    cfg.ckpt = str(cfg.run_dir)
-    resumed = train(cfg)
+    resumed = interrupted(7, *choices)
     for name, value in whole.module.classifier.trained_state().items():
         assert torch.equal(resumed.module.classifier.trained_state()[name], value), name
 
 
 @pytest.mark.parametrize("step", [4, 8, 13])  # before the first average, after it, late
 @pytest.mark.parametrize("decay", ["null", "0.8"])
-def test_averages_go_on(config, run, monkeypatch, step, decay):
-    import spamlit.training.train as recipe
-
+def test_averages_go_on(run, interrupted, step, decay):
     averaged = ("callbacks=averaging", f"callbacks.averaging.decay={decay}", "evaluate=last")
     choices = (*CHOICES, *averaged, "callbacks.last.every_n_steps=3")
     whole = run(*choices, folder="whole")
-    made = recipe.make_trainer
-
-    def stopping(cfg):
-        trainer = made(cfg)
-        trainer.callbacks.append(Stop(step))
-        return trainer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recipe, "make_trainer", stopping)
-        with pytest.raises(RuntimeError, match="pulled"):
-            run(*choices, folder="stopped")
-    cfg = config(*choices, folder="stopped")
-    cfg.ckpt = str(cfg.run_dir)
-    resumed = train(cfg)
+    resumed = interrupted(step, *choices)
     last = [torch.load(done.folder / "checkpoints/last.ckpt", weights_only=True) for done in (whole, resumed)]
     for part in ("state_dict", "average"):
         assert all(torch.equal(value, last[1][part][name]) for name, value in last[0][part].items())

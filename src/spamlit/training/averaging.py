@@ -50,6 +50,7 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Takes the weights into the average once a step of the optimizer, from `start` on."""
         module, step = _spam_module(pl_module), trainer.global_step
         before = round(self.start * module.total_steps)
         if step == self._step or step <= before:  # gradients are being accumulated, or it is too early
