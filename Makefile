@@ -31,8 +31,8 @@ train: setup  ## Fine-tune the default classifier; ARGS are Hydra overrides
 serve: setup  ## Serve the newest run with its page at http://127.0.0.1:8000; ARGS="--run RUN --port P"
 	$(BIN)/spamlit serve $(ARGS)
 
-test: setup  ## Run the tests and doctests; without ARGS also require 90 % coverage of src/
-	$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=90)
+test: setup  ## Run the tests and doctests; without ARGS in two processes, requiring 90 % coverage of src/
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90)
 
 lint: setup  ## Check style, formatting, types and the direction of the imports
 	$(BIN)/ruff check .

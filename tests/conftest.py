@@ -6,6 +6,9 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # before torch is imported: as the command does
+# One thread for each process of the tests, and for those that they start: tiny models gain nothing from more, and
+# pytest-xdist has given every core its own process already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The machine may be busy: a slow example is no failure, and a failure comes with the blob that repeats it.
 hypothesis.settings.register_profile("spamlit", deadline=None, print_blob=True)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from tests.synthetic import byte_tokenizer, write_collection
 
@@ -16,7 +15,6 @@ SMALL += ["trainer.log_every_n_steps=1", "~callbacks.progress", "+trainer.enable
 
 def tiny_run(folder: Path, *overrides: str) -> Run:
     """Trains with the real configuration, shrunk, into `folder`; like a command's it gets .hydra/overrides.yaml."""
-    torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the machine is busy
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
     collection = write_collection(folder / "collection", n_ham=60, n_spam=30)

@@ -28,7 +28,7 @@ class Server:
             port = free.getsockname()[1]
         self.address, self.log = f"http://127.0.0.1:{port}", log
         command = [sys.executable, "-m", "spamlit", "serve", "--run", str(run), "--port", str(port), *options]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
         with log.open("w") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
 

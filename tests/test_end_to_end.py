@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 
 from spamlit.assets import cache_dir
@@ -29,17 +28,15 @@ OVERRIDES += ["~callbacks.progress", "+trainer.enable_progress_bar=false"]
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's assets, but no activations yet; both cores."""
+    """The user's assets, but no activations yet."""
     SMSDataModule(tokenizer="smollm2").prepare_data()
     prepared_path("smollm2-135m")
-    cache, threads = tmp_path_factory.mktemp("cache"), torch.get_num_threads()
+    cache = tmp_path_factory.mktemp("cache")
     for kind in ("assets", "tokenizers", "weights"):
         (cache / kind).symlink_to(cache_dir() / kind)
-    torch.set_num_threads(os.cpu_count() or 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPAMLIT_CACHE", str(cache))
         yield
-    torch.set_num_threads(threads)
 
 
 def trained(folder: Path) -> Run:

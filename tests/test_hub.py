@@ -104,7 +104,6 @@ def environment(folder: Path, server: Loopback) -> dict[str, str]:
         "HF_HOME": str(folder / "home"),
         "HF_HUB_CACHE": str(folder / "home" / "hub"),
         "no_proxy": "127.0.0.1",
-        "OMP_NUM_THREADS": "1",
     }
 
 

@@ -29,9 +29,9 @@ QUIET = ["~callbacks.progress", "+trainer.enable_progress_bar=false", "trainer.l
 
 @pytest.fixture(autouse=True)
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """One for the small shape, which gains nothing from more and loses much where the machine is busy."""
+    """All cores for what runs only alone."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1 if {"slow", "long"} & set(request.keywords) else 1)
+    torch.set_num_threads(os.cpu_count() or 1 if "long" in request.keywords else 1)
     yield
     torch.set_num_threads(before)
 

@@ -13,7 +13,6 @@ from spamlit.data.splits import make_splits
 
 @pytest.fixture
 def tiny(monkeypatch):
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     monkeypatch.setattr(encoder, "LEARNING_RATE", 1e-2)
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

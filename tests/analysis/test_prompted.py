@@ -26,7 +26,6 @@ class ChatTokenizer(Tokenizer):
 
 @pytest.fixture(scope="module")
 def chat():
-    torch.set_num_threads(1)
     return Chat(GPT.random(CONFIGS["tiny"], seed=0).eval(), ChatTokenizer(), [("hello", "ham"), ("WINNER", "spam")])
 
 

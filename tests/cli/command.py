@@ -27,7 +27,7 @@ def run(*overrides: str) -> int:
 
 def started(*overrides: str, cwd: Path) -> subprocess.Popen[str]:
     """Starts the command as a process; it uses the real vocabulary."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *SMALL, *overrides],
         cwd=cwd,

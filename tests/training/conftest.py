@@ -4,15 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from tests.synthetic import byte_tokenizer, write_collection
 
 from spamlit.cli.train import CONF
 from spamlit.training.train import Run, train
-
-torch.set_num_threads(1)  # tiny models gain nothing from two, and lose much where the machine is busy
 
 Compose = Callable[..., DictConfig]
 Train = Callable[..., Run]

@@ -164,7 +164,6 @@ def test_an_unknown_message_is_an_error(tmp_path):
 
 
 def _fill(root, queue):
-    torch.set_num_threads(1)
     cache = make_cache(root, make_classifier())
     cache.fill(MESSAGES, progress=False)
     queue.put((cache.computed, float(np.sum(cache(*batch_of(MESSAGES)).numpy()))))
