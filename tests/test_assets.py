@@ -83,7 +83,7 @@ def test_fetch_gives_the_bytes_and_keeps_them(server: Loopback) -> None:
     assert server.gets("/good") == 1
 
 
-@pytest.mark.parametrize("fault", [*set(Fault) - {Fault.NO_RANGE}, 404, 429, 500], ids=str)
+@pytest.mark.parametrize("fault", [*(fault for fault in Fault if fault is not Fault.NO_RANGE), 404, 429, 500], ids=str)
 def test_whatever_a_server_does_the_next_source_is_tried_soon(server: Loopback, fault: Fault | int) -> None:
     server.always["/bad"] = fault
     began = time.monotonic()

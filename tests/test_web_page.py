@@ -13,6 +13,7 @@ from tests.runs import tiny_run
 from tests.serving import Server, served
 
 from spamlit.data.corrections import read_corrections
+from spamlit.inference.labelling import label_values
 from spamlit.inference.predictor import Predictor
 
 pytestmark = MARKS
@@ -20,7 +21,7 @@ TEXT = "WINNER!! You have won a prize, call now <b>&</b> 😀"
 SIZES = {"phone": (375, 812, True), "desktop": (1280, 900, False)}
 TABLE = (
     'id,text,note\r\n1,"You won, call ""now""\nor never",=1+1\r\n'
-    '2,see you tonight,-5\r\n\r\n3,,"@home"\r\n4,{long},\r\n'
+    '2,see you tonight,-5\r\n\r\n3,,"@home"\r\n4,{long},\r\n5,a\0b,\r\n'
 )
 
 
@@ -121,21 +122,21 @@ def test_a_table_comes_back_with_every_row_and_no_formula(page: Page, run: Path,
     assert page("column").get_property("selectedOptions")[0].text == "text"
     page("table-form").find_element("class name", "primary").click()
     page.poll(lambda: page("download").is_displayed())
-    assert page("table-status").text.startswith("4 messages: ")
+    assert page("table-status").text.startswith("5 messages: ")
     page("download").click()
     result = downloads / "mine-labelled.csv"
     page.poll(result.is_file)
     with result.open(encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["id", "text", "note", "label", "probability", "flag"]
-    texts = ['You won, call "now"\nor never', "see you tonight", ""]
+    texts = ['You won, call "now"\nor never', "see you tonight", "", long, "a\0b"]
     assert [row[:3] for row in rows] == [
-        ["1", texts[0], "'=1+1"], ["2", texts[1], "-5"], ["3", "", "'@home"], ["4", long, ""]
+        ["1", texts[0], "'=1+1"], ["2", texts[1], "-5"], ["3", "", "'@home"], ["4", long, ""], ["5", "a\0b", ""]
     ]  # fmt: skip
-    said = Predictor.load(run).classify(texts)
-    assert [(row[3], row[5]) for row in rows[:3]] == [(one.label, one.flag) for one in said]
-    assert [float(row[4]) for row in rows[:3]] == pytest.approx([one.probability for one in said], abs=1e-5)
-    assert rows[3][3:] == ["", "", "too long"]
+    said = label_values(Predictor.load(run), texts, None, None)  # of the command
+    assert [(row[3], row[5]) for row in rows] == [(one.label, one.flag) for one in said]
+    assert [float(row[4]) for row in rows] == pytest.approx([one.probability for one in said], abs=1e-5)
+    assert [row[5] for row in rows] == ["", "", "empty", "truncated", "NUL"]
     assert page.errors() == []
 
 

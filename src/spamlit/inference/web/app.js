@@ -185,14 +185,25 @@ async function* rowsOf({ file, delimiter }) {
   for (const row of [...rows.push(decode()), ...rows.end()]) yield [row, 1];
 }
 
-/** Results of some texts. Those too long to send get a flag; a busy server is asked again. */
+/** As much of a text as the server takes: of a longer one the beginning. */
+function beginning(text) {
+  let read = [...text].slice(0, info.limits.characters);
+  while (bytes(read.join('')) >= info.limits.body - 100) read = read.slice(0, read.length / 2);
+  return read.join('');
+}
+
+/** Results of some texts, with the flags of `spamlit predict`; a busy server is asked again. */
 async function label(texts, signal) {
-  const short = (text) => [...text].length <= info.limits.characters && bytes(text) < info.limits.body - 100;
-  const sent = texts.filter(short);
+  const sent = texts.map(beginning);
   for (let left = PATIENCE; ; left -= 1) {
     try {
-      const results = sent.length ? (await ask('predict', { texts: sent }, signal)).results : [];
-      return texts.map((text) => (short(text) ? results.shift() : { label: '', probability: '', flag: 'too long' }));
+      const { results } = await ask('predict', { texts: sent }, signal);
+      return results.map((result, i) => {
+        const flags = new Set(result.flag.split(';').filter(Boolean));
+        if (sent[i] !== texts[i]) flags.add('truncated');
+        if (sent[i].includes('\0')) flags.add('NUL');
+        return { ...result, flag: [...flags].join(';') };
+      });
     } catch (error) {
       if (error.status !== 503 || !left) throw error;
       await new Promise((resolve) => setTimeout(resolve, 1000 * (error.wait || 1)));
@@ -206,7 +217,7 @@ const bytes = (text) => new TextEncoder().encode(JSON.stringify(text)).length + 
 async function labelTable() {
   const { file, delimiter, header } = table;
   const column = Number($('column').value);
-  const counts = { spam: 0, ham: 0, '': 0 };
+  const counts = { spam: 0, ham: 0 };
   const output = [];
   stopping = new AbortController();
   const { signal } = stopping;
@@ -220,7 +231,7 @@ async function labelTable() {
       const { label: said, probability, flag } = results[i];
       counts[said] += 1;
       const padded = [...row, ...Array(Math.max(0, header.length - row.length)).fill('')];
-      return line([...padded, said, String(probability), flag], delimiter);
+      return line([...padded, said, String(Number(probability.toPrecision(6))), flag], delimiter);
     }).join(''));
     $('progress').value = part;
     waiting = [];
@@ -237,15 +248,14 @@ async function labelTable() {
       continue;
     }
     if (row.length > header.length) throw new Error(`Row ${seen + 1} has ${row.length} cells; the header has ${header.length}.`);
-    const more = bytes(row[column] ?? '');
+    const more = bytes(beginning(row[column] ?? ''));
     if (waiting.length && (waiting.length >= Math.min(AT_ONCE, info.limits.texts) || size + more > info.limits.body - 100)) await flush(part);
     waiting.push(row);
     size += more;
     seen += 1;
   }
   if (waiting.length) await flush(1);
-  const rest = counts[''] ? `, ${counts['']} too long to send` : '';
-  $('table-status').textContent = `${seen} messages: ${counts.spam} spam, ${counts.ham} not spam${rest}.`;
+  $('table-status').textContent = `${seen} messages: ${counts.spam} spam, ${counts.ham} not spam.`;
   offer(new Blob(output, { type: 'text/csv' }), file.name.replace(/(\.\w+)?$/, '-labelled$1'));
 }
 
