@@ -1,11 +1,14 @@
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 from tests.synthetic import write_collection
 
 from spamlit.assets import fetch
+from spamlit.data.additions import read_extra
 from spamlit.data.sms import parse, parse_quoted
-from spamlit.data.splits import FITTED, make_splits, read_split, write_splits
+from spamlit.data.splits import FITTED, Split, make_splits, read_split, write_splits
 
 
 @pytest.fixture
@@ -22,6 +25,23 @@ def test_groups_never_straddle_and_nothing_is_lost(frame, balance, seed):
     assert splits.dropped == 15
     distinct = splits.train.drop_duplicates("id")
     assert len(distinct) + sum(len(part) for part in list(splits.frames().values())[1:]) == 80
+
+
+@pytest.mark.parametrize("split", get_args(Split))
+def test_with_and_without_pyarrow_the_splits_are_the_same(tmp_path, split):
+    """Where pyarrow is installed (some extras bring it), pandas keeps text with it, and otherwise with Python."""
+    pytest.importorskip("pyarrow", reason='pip install "spamlit[parquet]"')
+    collection = write_collection(tmp_path / "sms", n_ham=60, n_spam=20, repeats=15)
+    written = []
+    for storage in ("python", "pyarrow"):
+        with pd.option_context("mode.string_storage", storage):
+            messages = (parse_quoted if split == "random" else parse)(collection)
+            assert messages["text"].dtype.storage == storage
+            splits = make_splits(messages, split=split, balance="oversample", extra=read_extra(["modern"]), copies=1)
+            write_splits(splits, tmp_path / storage)
+            written.append({path.name: path.read_bytes() for path in (tmp_path / storage).iterdir()})
+    assert written[0] == written[1]
+    assert written[0]
 
 
 def test_seeds_decide(frame):

@@ -172,7 +172,7 @@ def _fill(root, queue):
 def test_processes_share_one_computation(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    workers = [context.Process(target=_fill, args=(tmp_path, queue)) for _ in range(3)]
+    workers = [context.Process(target=_fill, args=(tmp_path, queue)) for _ in range(2)]
     for worker in workers:
         worker.start()
     results = [queue.get(timeout=120) for _ in workers]
