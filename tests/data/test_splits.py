@@ -32,12 +32,14 @@ def test_with_and_without_pyarrow_the_splits_are_the_same(tmp_path, split):
     """Where pyarrow is installed (some extras bring it), pandas keeps text with it, and otherwise with Python."""
     pytest.importorskip("pyarrow", reason='pip install "spamlit[parquet]"')
     collection = write_collection(tmp_path / "sms", n_ham=60, n_spam=20, repeats=15)
+    (tmp_path / "extra.csv").write_text('label,text\nspam,"Zürich 😀\nNA"\nham, \u3000Straße\u0085\nspam,a\0b\n')
     written = []
     for storage in ("python", "pyarrow"):
         with pd.option_context("mode.string_storage", storage):
             messages = (parse_quoted if split == "random" else parse)(collection)
             assert messages["text"].dtype.storage == storage
-            splits = make_splits(messages, split=split, balance="oversample", extra=read_extra(["modern"]), copies=1)
+            extra = read_extra([str(tmp_path / "extra.csv")])
+            splits = make_splits(messages, split=split, balance="oversample", extra=extra, copies=1)
             write_splits(splits, tmp_path / storage)
             written.append({path.name: path.read_bytes() for path in (tmp_path / storage).iterdir()})
     assert written[0] == written[1]

@@ -18,7 +18,10 @@ import regex  # type: ignore[import-untyped]  # `re` knows no scripts
 
 NORMALISATIONS = ("none", "unicode")
 UNDONE = ("homoglyphs", "full_width", "zero_width")
-"""The transforms of `obfuscate.TRANSFORMS` that ``unicode`` undoes exactly, where the text has Latin letters alone."""
+"""The transforms of `obfuscate.TRANSFORMS` that ``unicode`` undoes exactly, where the text has Latin letters alone.
+
+Of homoglyphs at least one such letter must be left: a text of nothing but Cyrillic letters may be meant.
+"""
 
 _ENCLOSED = "\u2460-\u24ff\u2776-\u2793\U0001f130-\U0001f189"  # circled, squared, dingbats' digits
 _OTHER = r"[[\p{L}\p{M}]--[\p{Latin}\p{Common}\p{Inherited}]]"  # letters of other scripts
