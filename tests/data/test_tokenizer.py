@@ -112,10 +112,10 @@ def test_smollm2_starts_warm_and_heals_its_cache(monkeypatch, tmp_path, smollm2)
     monkeypatch.setattr(module, "fetch", None)  # warm: the GGUF is not touched
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         assert load_tokenizer("smollm2").encode("You won 1000!") == smollm2.encode("You won 1000!")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5  # 0.1 s where nothing else runs
+        times.append(time.process_time() - start)
+    assert min(times) < 0.5  # of the processor; 0.1 s where nothing else runs
     monkeypatch.setattr(module, "fetch", fetch)
     ranks.write_bytes(content[:-100])
     assert load_tokenizer("smollm2").vocab_size == 49152
