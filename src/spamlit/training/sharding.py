@@ -17,9 +17,9 @@ def shard(classifier: Classifier, mesh: DeviceMesh) -> None:
         classifier: changed in place, for good.
         mesh: (machines, processes of one): cut up within a machine, repeated over machines.
     """
-    for block in classifier.backbone.blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(classifier, mesh=mesh, reshard_after_forward=True)  # embeddings, norm, head
+    for module in (*classifier.backbone.blocks, classifier):  # the last one has embeddings, norm and head
+        sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        sharded.set_force_sum_reduction_for_comms(mesh.device_type == "cpu")  # gloo knows no mean
     for method in ("prefix", "suffix"):  # what training calls in place of forward
         register_fsdp_forward_method(classifier, method)
 
