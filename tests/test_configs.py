@@ -18,7 +18,7 @@ EXTRAS = {"launcher/slurm.yaml": "submitit", "logger/wandb.yaml": "wandb", "logg
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 CHOICES = [path for path in FILES if len(path.parts) > 1]
 NEEDS = {"data/csv.yaml": ["data.source=mine.csv"]}
-GPU = {"trainer/gpu.yaml", "trainer/ddp.yaml"}
+GPU = {"trainer/gpu.yaml", "trainer/ddp.yaml", "trainer/fsdp.yaml"}
 
 
 def composed(path: Path, run_dir: Path):

@@ -17,8 +17,11 @@ from spamlit.cli.train import CONF
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = re.findall(r"```console\n(.*?)```", "\n".join(page.read_text(encoding="utf-8") for page in PAGES), re.DOTALL)
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+SCRIPTS = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", "")
 LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
+LINES += [line.removeprefix("srun ") for line in SCRIPTS.splitlines() if line.startswith("srun ")]
 COMMANDS_SHOWN = [shlex.split(line, comments=True) for line in LINES]
 
 
@@ -34,14 +37,20 @@ def test_make_targets_exist():
 
 
 def one_value(override):
-    """The first of the values that a sweep takes; a list stays one."""
+    """The first of the values that a sweep takes; a list or a mapping stays one."""
     key, _, value = override.partition("=")
-    return override if value.startswith("[") else f"{key}={re.findall(r'[^(),]+', value)[-1 if '(' in value else 0]}"
+    return (
+        override
+        if value.startswith(("[", "{"))
+        else f"{key}={re.findall(r'[^(),]+', value)[-1 if '(' in value else 0]}"
+    )
 
 
-@pytest.mark.parametrize(
-    "overrides", [line for line in shown("python", "train.py") if "--" not in line[0]], ids=" ".join
-)
+OVERRIDES = [line for line in shown("python", "train.py") if "--" not in line[0]]
+OVERRIDES += [line[line.index("train.py") + 1 :] for line in shown("torchrun")]
+
+
+@pytest.mark.parametrize("overrides", OVERRIDES, ids=" ".join)
 def test_overrides_compose(overrides):
     if re.search("slurm|submitit", " ".join(overrides)):
         pytest.importorskip("submitit", reason='pip install "spamlit[slurm]"')
@@ -62,9 +71,17 @@ def test_subcommands_and_options_exist(arguments):
 
 
 def test_every_command_in_the_readme_is_looked_at():
-    known = {"make", "python", "spamlit", "tensorboard", "eval"}
+    known = {"make", "python", "spamlit", "tensorboard", "eval", "torchrun"}
     assert {command[0] for command in COMMANDS_SHOWN} <= known
-    assert len(shown("python", "train.py")) >= 20
+    assert len(shown("python", "train.py")) >= 40
+    assert len(shown("torchrun")) == 3
+    assert SCRIPTS.count("srun python train.py") == 1
+
+
+def test_links_and_pictures_are_there():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("eval")])

@@ -25,11 +25,11 @@ def run(*overrides: str) -> int:
     return 0
 
 
-def started(*overrides: str, cwd: Path) -> subprocess.Popen[str]:
-    """Starts the command as a process; it uses the real vocabulary."""
+def started(*overrides: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Starts the command as a process, or by a launcher (arguments of Python); it uses the real vocabulary."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *SMALL, *overrides],
+        [sys.executable, *launcher, str(ROOT / "train.py"), *SMALL, *overrides],
         cwd=cwd,
         env=environment,
         text=True,

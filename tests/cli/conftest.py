@@ -17,9 +17,9 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start():
-    """start(*overrides, cwd=…): the command as a process with the real vocabulary; none outlives the test."""
+    """start(*overrides, cwd=…, launcher=()): the command as a process, which does not outlive the test."""
     processes = []
-    yield lambda *overrides, cwd: processes.append(started(*overrides, cwd=cwd)) or processes[-1]
+    yield lambda *overrides, **how: processes.append(started(*overrides, **how)) or processes[-1]
     for process in processes:
         process.kill()
         process.communicate()

@@ -1,4 +1,4 @@
-"""The training command: what is refused and how, sweeps, resuming, Ctrl-C, two processes."""
+"""The training command: what is refused and how, sweeps, resuming, Ctrl-C."""
 
 import json
 import signal
@@ -135,18 +135,6 @@ def test_ckpt_goes_on_with_the_runs_own_settings(folder):
     assert argv.count("trainer.max_epochs=4") == 1
     assert "trainer.max_epochs=1" not in argv
     assert f"hydra.run.dir={(folder / 'first').resolve()}" in argv
-
-
-@pytest.mark.assets
-def test_two_processes_give_the_metrics_of_one(tmp_path, start):
-    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
-    metrics = []
-    for trainer in ("cpu", "ddp-cpu"):
-        process = start(f"trainer={trainer}", f"hydra.run.dir={trainer}", "data.drop_last=false", cwd=tmp_path)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        metrics.append(json.loads((tmp_path / trainer / "metrics.json").read_text()))
-    assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
 
 
 @pytest.mark.assets

@@ -23,6 +23,8 @@ _PACKAGE = Path(__file__).parents[1]
 CONF = next((path for path in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if path.is_dir()), _PACKAGE / "conf")
 
 MULTIRUN = ("-m", "--multirun")
+STARTED = ("WORLD_SIZE", "SLURM_NTASKS")
+"""How many processes torchrun and srun start, in their environment."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = flags_first(sys.argv[1:] if arguments is None else arguments)
     try:
         given = resumed(given)
+        _one_folder(given)
     except (ValueError, OSError) as error:
         click.echo(f"error: {one_line(error)}", err=True)
         sys.exit(2)
@@ -121,6 +124,17 @@ def _of_sweep(folder: Path) -> list[str]:
 
 def _dir(kind: str, folder: Path) -> str:
     return f"hydra.{kind}.dir={folder.resolve()}"
+
+
+def _one_folder(arguments: list[str]) -> None:
+    """Refuses processes that torchrun or srun started with a folder each, named by the second.
+
+    Raises:
+        ValueError: no `hydra.run.dir` for all of them.
+    """
+    several = next((f"{name}={n}" for name in STARTED if (n := os.environ.get(name, "1")) != "1"), "")
+    if several and not any(_key(text) == "hydra.run.dir" for text in arguments):
+        raise ValueError(f"{several}: several processes need one folder. Add hydra.run.dir=outputs/NAME")
 
 
 def flags_first(arguments: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from spamlit.training.module import SpamModule
+from spamlit.training.sharding import placed
 
 
 class WeightAverage(Callback):
@@ -45,7 +46,8 @@ class WeightAverage(Callback):
         module = _spam_module(pl_module)
         self._step = trainer.global_step
         if module.average is not None:  # a checkpoint's, in the CPU's memory
-            module.average = {name: value.to(module.device) for name, value in module.average.items()}
+            weights = module.classifier.trained_state()
+            module.average = {name: placed(value, weights[name]) for name, value in module.average.items()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +17,7 @@ from spamlit.data.batch import IGNORED, Batch
 from spamlit.model.classifier import Classifier
 from spamlit.training.decision import Decision, brier_score, calibration_error
 from spamlit.training.metrics import spam_metrics, split_figures
+from spamlit.training.sharding import shard, whole
 
 Prefix = Callable[[Tensor, Tensor], Tensor]
 """(tokens (B, T), lengths (B,)) -> what enters the lowest trained block: (B, T, C), or (B, C) once pooled."""
@@ -74,7 +76,7 @@ class SpamModule(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.total_steps = total_steps
-        self.prefix: Prefix = prefix or classifier.prefix
+        self.prefix = prefix
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.ignore_index = IGNORED if ignore_index is None else ignore_index
         self.val_metrics = _SplitMetrics()
@@ -90,7 +92,13 @@ class SpamModule(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, 2) of ham and spam, float32."""
-        return self.classifier.suffix(self.prefix(batch.tokens, batch.lengths), batch.lengths).float()
+        prefix = self.prefix or self.classifier.prefix
+        return self.classifier.suffix(prefix(batch.tokens, batch.lengths), batch.lengths).float()
+
+    def configure_model(self) -> None:
+        """Under trainer=fsdp, and for training alone: each process keeps a share of the weights."""
+        if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            shard(self.classifier, self.device_mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits, labels = self(batch), batch.labels.masked_fill(batch.labels == self.ignore_index, IGNORED)
@@ -170,9 +178,9 @@ class SpamModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Of the weights what is trained, and its average; the state of dropout's random numbers in each process."""
-        checkpoint["state_dict"] = {f"classifier.{k}": v for k, v in self.classifier.trained_state().items()}
+        checkpoint["state_dict"] = {f"classifier.{k}": v for k, v in whole(self.classifier.trained_state()).items()}
         if self.average is not None:
-            checkpoint["average"] = self.average
+            checkpoint["average"] = whole(self.average)
         state = torch.get_rng_state()
         checkpoint["rng"] = self.all_gather(state) if self.trainer.world_size > 1 else state[None]
 
@@ -180,8 +188,16 @@ class SpamModule(LightningModule):
         """A checkpoint's `state_dict`, or an average, into what is trained; strict, as `load_trained_state` is."""
         self.classifier.load_trained_state({key.removeprefix("classifier."): value for key, value in state.items()})
 
+    def gather(self, classifier: Classifier) -> None:
+        """Puts `classifier`, built like the one that was cut up for training, in its place with what it learned."""
+        trained = whole(self.classifier.trained_state())
+        self.average = self.average and whole(self.average)
+        self.classifier = classifier
+        classifier.load_trained_state(trained)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.load_trained(checkpoint["state_dict"])
+        if "state_dict" in checkpoint:  # where weights are cut up, Lightning has already put them in
+            self.load_trained(checkpoint["state_dict"])
         rng = checkpoint["rng"]
         self._rng = rng[min(self.global_rank, len(rng) - 1)]
 

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed.fsdp import FSDPModule
 
 from spamlit.data.datamodule import SMSDataModule
 from spamlit.data.splits import SplitName, write_splits
@@ -177,7 +178,7 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
 
 
 def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
-    """Trains, from the run's last checkpoint where there is one to go on from."""
+    """Trains, from the run's last checkpoint where there is one to go on from; then all processes have all weights."""
     if cfg.model.trainable == "none":
         return
     last = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
@@ -186,6 +187,8 @@ def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConf
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     except SystemExit as stop:  # how Lightning ends a program after Ctrl-C
         raise KeyboardInterrupt from stop
+    if isinstance(module.classifier, FSDPModule):
+        module.gather(make_classifier(cfg, load_backbone(**plain(cfg.backbone), seed=cfg.seed)))
 
 
 def load_evaluated(module: SpamModule, cfg: DictConfig) -> None:
