@@ -4,8 +4,8 @@
     python -m benchmarks.files kill --run RUN --rows 20000   SIGKILL half-way, into a file
     python -m benchmarks.files ray --run RUN --rows 4000     both engines, three formats; the second one killed half-way
 
-The table is the collection, then its messages by twenties, two of each twenty changed, with columns of quotes, commas
-and line ends. Whatever does not hold is an error; the figures are kept in files.json beside this file.
+The table is the collection, then its messages two hundred times each, eight of them changed, with columns of quotes,
+commas and line ends. Whatever does not hold is an error; the figures are kept in files.json beside this file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from spamlit.data.sms import parse
 HEADER = ["id", "note", "text", "paid"]
 ADDED = ["label", "probability", "flag"]
 FORMATS = ("csv", "parquet", "jsonl")
-COPIES, CHANGED = 20, 2
+COPIES, CHANGED = 200, 8
 LIMIT_GB = 1.5
 
 
 def messages() -> Iterator[str]:
-    """The collection, then without end: one of its messages twenty times, now and then with other words at its end."""
+    """The collection, then without end: one of its messages two hundred times, eight of them with other words."""
     texts = parse(fetch("SMSSpamCollection"))["text"].tolist()
     yield from texts
     draw = random.Random(0)

@@ -27,6 +27,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = temporary_beside(path)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # mode as the umask has it
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+    try:
         yield temporary
         publish(temporary, path)
     finally:

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -179,9 +180,11 @@ def serve(options: Options) -> None:
 
     Raises:
         ValueError: no sound bundle, or limits that exclude each other.
+        OSError: somebody else listens at the port.
         RuntimeError: a worker could not start, or died.
     """
     server = _server(options)
+    _check_port(options.host, options.port)
     own = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -207,6 +210,17 @@ def serve(options: Options) -> None:
     finally:
         for worker in getattr(server, "inference_workers", []):
             worker.kill()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Binds it for a moment, as uvicorn will, which would say that it cannot without saying what."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(f"--port {port} at {host}: {error.strerror}; choose another port.") from error
 
 
 def _server(options: Options) -> LitServer:
