@@ -112,8 +112,8 @@ _AGAIN = (
     "",
     "Each says in its head how it is run, and fails where something does not hold:",
     "",
-    "- `python -m benchmarks.files`: 100,000 messages through `spamlit predict`: peak of memory, rows and order, what a "
-    "kill leaves, the bytes of Ray's workers.",
+    "- `python -m benchmarks.files`: 100,000 messages through `spamlit predict`: peak of memory, rows and order, what "
+    "a kill leaves, the bytes of Ray's workers.",
     "- `python -m benchmarks.serve`: the server under 32 callers, with batches and without, and asked for too much.",
     "- `python -m benchmarks.start`: the commands from cold.",
     "- `python -m benchmarks.depth`: what fewer blocks and eight bits cost ([depth.md](depth.md)).",
