@@ -119,6 +119,7 @@ def test_what_is_not_installed_is_named(finished: Path, table: Path, monkeypatch
         (["--input", "mine.csv", "--format", "parquet"], "Parquet is not for standard output"),
         (["--input", "mine.csv", "--format", "jsonl", "--safe-csv"], "--safe-csv is for csv and tsv"),
         (["--input", "mine.csv", "--engine", "ray"], "need a folder to write to"),
+        (["--input", "mine.csv", "--engine", "ray", "--output", "out.csv"], "need a folder to write to"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
