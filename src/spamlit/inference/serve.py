@@ -56,6 +56,7 @@ class Options:
         host: Address to listen at: 127.0.0.1, 0.0.0.0 or ::.
         port: From 1024.
         workers: Processes with a model.
+        threads: Of each model; None: the workers' share of the processors.
         precision: fp32 or int8.
         batch: Texts that a worker classifies together; 1: none.
         wait: Seconds that it waits for more after the first.
@@ -70,6 +71,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
+    threads: int | None = None
     precision: str = "fp32"
     batch: int = 64
     wait: float = 0.005
@@ -137,7 +139,7 @@ class Worker(LitAPI):
     def setup(self, device: str) -> None:
         """Loads the model. Ctrl-C goes to all processes of a terminal; this one ends when it is told to."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.options.workers))
+        torch.set_num_threads(self.options.threads or max(1, (os.cpu_count() or 1) // self.options.workers))
         self.predictor = Predictor.load(self.options.bundle, precision=self.options.precision)
 
     def predict(self, x: list[Work], **_: Any) -> list[tuple[int, dict[str, Any]]]:
