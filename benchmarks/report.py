@@ -107,6 +107,16 @@ _AGAIN = (
     "Measurements are kept in `measurements.jsonl` with a hash of the command and the code behind them; those of other "
     "code are not used. Peers: `pip install --no-deps llms-from-scratch==1.0.19`, `transformers` and `accelerate` "
     "(`make setup` installs them).",
+    "",
+    "## By themselves",
+    "",
+    "Each says in its head how it is run, and fails where something does not hold:",
+    "",
+    "- `python -m benchmarks.files`: 100,000 messages through `spamlit predict`: peak of memory, rows and order, what "
+    "a kill leaves, the bytes of Ray's workers.",
+    "- `python -m benchmarks.serve`: the server under 32 callers, with batches and without, and asked for too much.",
+    "- `python -m benchmarks.start`: the commands from cold.",
+    "- `python -m benchmarks.depth`: what fewer blocks and eight bits cost ([depth.md](depth.md)).",
 )
 
 

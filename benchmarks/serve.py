@@ -4,8 +4,9 @@
     python -m benchmarks.serve --run RUN --seconds 5     a look
 
 Each caller sends a message, waits for the answer and sends the next, over a connection that stays open; callers and
-server share the machine's cores. The same server started with `--batch 1 --wait 0` is the peer. Writes serve.json
-beside this file, and ends with an error if a request failed.
+server share the machine's cores. The same server started with `--batch 1 --wait 0` is the peer. Then all callers ask
+for more than the queue holds. Writes serve.json beside this file, and ends with an error if a request failed, or if
+nothing was refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from benchmarks.common import ROOT
 
 START = 120.0
 """Seconds that the server may take to load its model."""
+OVERLOAD = 64
+"""Texts that each caller asks for at once of a server whose queue holds four times as many."""
 WAYS = {"batches": [], "one by one": ["--batch", "1", "--wait", "0"]}
 
 
@@ -63,37 +66,65 @@ def ready(port: int) -> bool:
         return False
 
 
-async def caller(port: int, texts: Iterator[str], until: float, seconds: list[float], status: Counter[int]) -> None:
-    """Asks until then; adds how long each answer took, and its status."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < until:
-        body = json.dumps({"texts": [next(texts)]}).encode()
+class Caller:
+    """A connection that stays open."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def at(cls, port: int) -> Caller:
+        """One to a port of this machine."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self, texts: Sequence[str]) -> tuple[int, float]:
+        """Status of the answer, and the seconds that it took."""
+        body = json.dumps({"texts": texts}).encode()
         head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
         started = time.perf_counter()
-        writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
+        self.writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
+        answer = await self.reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", answer.lower())
         assert length is not None
-        await reader.readexactly(int(length[1]))
-        seconds.append(time.perf_counter() - started)
-        status[int(answer.split(b" ", 2)[1])] += 1
-    writer.close()
+        await self.reader.readexactly(int(length[1]))
+        return int(answer.split(b" ", 2)[1]), time.perf_counter() - started
 
 
 async def load(port: int, texts: Iterator[str], callers: int, duration: float) -> dict[str, Any]:
-    """What so many callers get in so many seconds."""
-    seconds: list[float] = []
-    status: Counter[int] = Counter()
+    """What so many callers get in so many seconds, a text at a time."""
+    answers: list[tuple[int, float]] = []
+
+    async def until(end: float) -> None:
+        caller = await Caller.at(port)
+        while time.perf_counter() < end:
+            answers.append(await caller.ask([next(texts)]))
+        caller.writer.close()
+
     started = time.perf_counter()
-    await asyncio.gather(*(caller(port, texts, started + duration, seconds, status) for _ in range(callers)))
+    await asyncio.gather(*(until(started + duration) for _ in range(callers)))
     took = time.perf_counter() - started
-    points = statistics.quantiles(seconds, n=100)
+    points = statistics.quantiles([seconds for _, seconds in answers], n=100)
     return {
-        "answers": len(seconds),
-        "errors": len(seconds) - status[200],
-        "per_second": len(seconds) / took,
+        "answers": len(answers),
+        "errors": sum(status != 200 for status, _ in answers),
+        "per_second": len(answers) / took,
         "p50_ms": 1000 * points[49],
         "p99_ms": 1000 * points[98],
+    }
+
+
+async def overload(port: int, texts: Iterator[str], callers: int, each: int) -> dict[str, Any]:
+    """What callers get that all ask for many texts at once, more than the queue holds."""
+
+    async def once() -> tuple[int, float]:
+        return await (await Caller.at(port)).ask(list(islice(texts, each)))
+
+    answers = await asyncio.gather(*(once() for _ in range(callers)))
+    refused = [seconds for status, seconds in answers if status in (429, 503)]
+    return {
+        "status": dict(Counter(status for status, _ in answers)),
+        "errors": sum(status not in (200, 429, 503) for status, _ in answers),
+        "slowest_refusal_ms": 1000 * max(refused, default=0),
     }
 
 
@@ -129,12 +160,18 @@ def main() -> None:
             asyncio.run(load(given.port, cycle(texts), given.callers, given.warm_up))
             found[name] = asyncio.run(load(given.port, cycle(texts), given.callers, given.seconds))
         print(name, json.dumps(found[name]), flush=True)
+    queue, each = 4 * OVERLOAD, OVERLOAD
+    with served(given.run, given.port, ["--max-queue", str(queue), "--max-texts", str(each), *options]):
+        found["overload"] = asyncio.run(overload(given.port, cycle(texts), given.callers, each))
+    print("overload", json.dumps(found["overload"]), flush=True)
     ratio = found["batches"]["per_second"] / found["one by one"]["per_second"]
     print(f"{ratio:.2f} times the throughput")
     setting = {"run": given.run, "callers": given.callers, "seconds": given.seconds, "options": given.options}
     given.out.write_text(json.dumps({**setting, **found, "ratio": ratio}, indent=2) + "\n")
     if errors := sum(way["errors"] for way in found.values()):
         sys.exit(f"error: {errors} requests failed")
+    if 503 not in found["overload"]["status"]:
+        sys.exit("error: nothing was refused of more than the queue holds")
 
 
 if __name__ == "__main__":

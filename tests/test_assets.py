@@ -231,6 +231,9 @@ def test_atomic_write_is_all_or_nothing(tmp_path: Path) -> None:
         temporary.write_text("new")
     with pytest.raises(FileNotFoundError), assets.atomic_write(path) as temporary:
         temporary.rename(tmp_path / "missing" / "folder")
+    gone = tmp_path / "gone" / "file"
+    with pytest.raises(FileNotFoundError, match=f"cannot be written: .*{gone}"), assets.atomic_write(gone):
+        pytest.fail("nowhere")
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir() if entry != tmp_path / "cache"] == ["file"]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def test_what_is_not_installed_is_named(finished: Path, table: Path, monkeypatch
         (["--input", "mine.csv", "--format", "parquet"], "Parquet is not for standard output"),
         (["--input", "mine.csv", "--format", "jsonl", "--safe-csv"], "--safe-csv is for csv and tsv"),
         (["--input", "mine.csv", "--engine", "ray"], "need a folder to write to"),
+        (["--input", "mine.csv", "--engine", "ray", "--output", "out.csv"], "need a folder to write to"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
@@ -129,3 +131,17 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
     assert list(table.parent.iterdir()) == [table]
+
+
+def test_what_is_no_file_is_not_replaced_and_a_locked_folder_is_named(
+    finished: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = table.with_name("pipe")
+    os.mkfifo(pipe)
+    options = ["--input", table, "--column", "message", "--output"]
+    result = predict(finished, *options, pipe)
+    assert (result.exit_code, "pipe is no file; choose another" in result.stderr) == (2, True)
+    assert pipe.is_fifo()
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # whoever runs this may write anywhere
+    result = predict(finished, *options, table.with_name("out.csv"))
+    assert (result.exit_code, f"the folder {table.parent} cannot be written to" in result.stderr) == (2, True)

@@ -80,11 +80,11 @@ def test_a_table_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n", r"no column 'body' \(data.text_column\); its columns are: a, b"),
+        ("a,b\n1,2\n", r"no column 'body' \(data.text_column, --text-column\); its columns are: a, b"),
         ("kind,body\njunk,x\nok,\n,z\n", r"'body' is empty in 1 of 3 records \(record 2\)"),
         ("kind,body\njunk,x\n,z\n", r"'kind' is empty in 1 of 2 records \(record 2\)"),
         ("kind,body\njunk,x\nok,y\nmaybe,z\n", "must hold two labels, and holds 3: junk, maybe, ok"),
-        ("kind,body\nspam,x\nham,y\n", "data.positive=junk is not a label .* holds: ham, spam"),
+        ("kind,body\nspam,x\nham,y\n", r"has no label 'junk' \(data.positive, --positive\); .* holds: ham, spam"),
         ("kind,body\njunk,a,b\nok,c,d\n", "not a table"),
         ("kind,body\njunk,a\nok,c,d,e\n", "not a table"),
         (b"kind,body\njunk,\xa3100\nok,x\n", "not UTF-8 .* iconv"),

@@ -46,9 +46,10 @@ def random_bundle(
     return folder
 
 
-def full_bundle(folder: Path, backbone: str) -> Path:
-    """A bundle of full size: GPT-2's shape with random weights, or SmolLM2's own; the head parts messages in half."""
-    classifier = Classifier(load_backbone(backbone, weights="random" if backbone == "gpt2" else "pretrained")).eval()
+def full_bundle(folder: Path, backbone: str, n_layer: int) -> Path:
+    """A bundle of full width: GPT-2's with random weights, or SmolLM2's own; the head parts messages in half."""
+    weights = "random" if backbone == "gpt2" else "pretrained"
+    classifier = Classifier(load_backbone(backbone, weights=weights, n_layer=n_layer)).eval()
     tokenizer = load_tokenizer(classifier.backbone.config.tokenizer)
     some = [tokenizer.encode(text)[:128] for text in real_texts(folder)]
     with torch.inference_mode():

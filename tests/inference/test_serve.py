@@ -145,6 +145,14 @@ def test_what_cannot_be_served_is_refused(run: Path, options: list[str], said: s
     assert said in done.output
 
 
+def test_a_port_that_somebody_has_is_named(run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = CliRunner().invoke(main, ["serve", "--run", str(run), "--port", str(port)])
+    assert done.exit_code == 1
+    assert f"error: --port {port} at 127.0.0.1: Address already in use; choose another port." in done.output
+
+
 def test_an_empty_token_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("\n")
     for options, variable in ((["--token-file", str(tmp_path / "token")], "ok"), ([], "nö")):

@@ -25,8 +25,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: The folder cannot be written.
     """
     temporary = temporary_beside(path)
-    try:
+    with _named(path):
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # mode as the umask has it
+    try:
         yield temporary
         publish(temporary, path)
     finally:
@@ -45,10 +46,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} is there already and not empty: choose another folder, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
+    with _named(path):
+        temporary.mkdir(parents=True)
     try:
-        temporary.mkdir()
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
@@ -68,6 +69,15 @@ def publish(temporary: Path, path: Path) -> None:
     _sync(temporary)
     temporary.replace(path)
     _sync(path.parent)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Has an OSError name `path`, not the temporary one beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 
 
 def _sync(path: Path) -> None:

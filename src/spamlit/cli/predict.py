@@ -142,7 +142,7 @@ def _label(inputs: tuple[str, ...], output: str, kind: str | None, options: Opti
     else:
         sources = find_sources(inputs)
     if len(sources) > 1 or workers or (target and (target.is_dir() or output.endswith(os.sep))):
-        if target is None or target.is_file() or not sources:
+        if target is None or not sources or not _names_a_folder(output):
             raise click.UsageError(f"--output {output}: several files, or the Ray engine, need a folder to write to.")
         _label_folder(sources, target, kind, options, workers)
         return
@@ -150,6 +150,13 @@ def _label(inputs: tuple[str, ...], output: str, kind: str | None, options: Opti
     chosen = tell_kind(kind, *filter(None, (source, target)))
     check_target(source, target, chosen, options.columns)
     _tell(str(source or "standard input"), label_file(source, target, chosen, options, lambda: _load(options), _track))
+
+
+def _names_a_folder(output: str) -> bool:
+    from spamlit.inference.tables import kind_of
+
+    path = Path(output)
+    return path.is_dir() or (not path.exists() and (output.endswith(os.sep) or kind_of(path) is None))
 
 
 def _label_folder(sources: list[Path], folder: Path, kind: str | None, options: Options, workers: int | None) -> None:

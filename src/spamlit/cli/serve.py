@@ -24,6 +24,7 @@ LOCAL = "127.0.0.1"
 )
 @click.option("--port", type=click.IntRange(1024, 65535), default=8000, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes with a model each.")
+@click.option("--threads", type=click.IntRange(1), help="Of each model; default: the workers' share of the processors.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is faster."
 )
@@ -65,6 +66,7 @@ def command(
     host: str,
     port: int,
     workers: int,
+    threads: int | None,
     precision: str,
     token_file: Path | None,
     corrections: Path,
@@ -96,6 +98,7 @@ def command(
         host=host,
         port=port,
         workers=workers,
+        threads=threads,
         precision=precision,
         batch=batch,
         wait=wait / 1000,

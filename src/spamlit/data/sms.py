@@ -96,7 +96,9 @@ def read_csv_messages(
     Raises:
         ValueError: Not a readable table, a column that is not there, empty texts or labels, or labels other than two.
     """
-    table = _read_table(path, {text_column: "data.text_column", label_column: "data.label_column"})
+    table = _read_table(
+        path, {text_column: "data.text_column, --text-column", label_column: "data.label_column, --label-column"}
+    )
     texts, labels = table[text_column], table[label_column].str.strip()
     spam = labels == _positive_label(str(positive), sorted(set(labels)), path, label_column)
     return pd.DataFrame(
@@ -157,7 +159,9 @@ def _positive_label(positive: str, found: list[str], path: Path | str, column: s
         return positive
     if len(matches) == 1:  # YAML turns `true` into True, and people write Spam for spam
         return matches[0]
-    raise ValueError(f"data.positive={positive} is not a label of {path}; column {column!r} holds: {_some(found)}")
+    raise ValueError(
+        f"{path} has no label {positive!r} (data.positive, --positive); column {column!r} holds: {_some(found)}"
+    )
 
 
 def _some(values: Sequence[object], most: int = 5) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -229,6 +230,10 @@ def check_target(source: Path | None, target: Path | None, kind: str, columns: C
         return
     if not target.parent.is_dir():
         raise TableError(f"--output {target}: there is no folder {target.parent}.")
+    if not os.access(target.parent, os.W_OK):
+        raise TableError(f"--output {target}: the folder {target.parent} cannot be written to; choose another.")
+    if target.exists() and not target.is_file():  # it would be replaced, be it /dev/null
+        raise TableError(f"--output {target} is no file; choose another, or leave it out for standard output.")
     if (told := kind_of(target)) not in (None, kind):
         raise TableError(
             f"--output {target}: the name says {told}, and the input is {kind}; give them the same format."

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -55,6 +56,7 @@ class Options:
         host: Address to listen at: 127.0.0.1, 0.0.0.0 or ::.
         port: From 1024.
         workers: Processes with a model.
+        threads: Of each model; None: the workers' share of the processors.
         precision: fp32 or int8.
         batch: Texts that a worker classifies together; 1: none.
         wait: Seconds that it waits for more after the first.
@@ -69,6 +71,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
+    threads: int | None = None
     precision: str = "fp32"
     batch: int = 64
     wait: float = 0.005
@@ -136,7 +139,7 @@ class Worker(LitAPI):
     def setup(self, device: str) -> None:
         """Loads the model. Ctrl-C goes to all processes of a terminal; this one ends when it is told to."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.options.workers))
+        torch.set_num_threads(self.options.threads or max(1, (os.cpu_count() or 1) // self.options.workers))
         self.predictor = Predictor.load(self.options.bundle, precision=self.options.precision)
 
     def predict(self, x: list[Work], **_: Any) -> list[tuple[int, dict[str, Any]]]:
@@ -179,9 +182,11 @@ def serve(options: Options) -> None:
 
     Raises:
         ValueError: no sound bundle, or limits that exclude each other.
+        OSError: somebody else listens at the port.
         RuntimeError: a worker could not start, or died.
     """
     server = _server(options)
+    _check_port(options.host, options.port)
     own = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -207,6 +212,17 @@ def serve(options: Options) -> None:
     finally:
         for worker in getattr(server, "inference_workers", []):
             worker.kill()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Binds it for a moment, as uvicorn will, which would say that it cannot without saying what."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(f"--port {port} at {host}: {error.strerror}; choose another port.") from error
 
 
 def _server(options: Options) -> LitServer:
