@@ -142,6 +142,6 @@ def test_what_is_no_file_is_not_replaced_and_a_locked_folder_is_named(
     result = predict(finished, *options, pipe)
     assert (result.exit_code, "pipe is no file; choose another" in result.stderr) == (2, True)
     assert pipe.is_fifo()
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # whoever runs this may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)  # whoever runs this may write anywhere
     result = predict(finished, *options, table.with_name("out.csv"))
     assert (result.exit_code, f"the folder {table.parent} cannot be written to" in result.stderr) == (2, True)
