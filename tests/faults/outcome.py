@@ -5,11 +5,11 @@ import os
 FULL = os.environ.get("SPAMLIT_FAULTS") == "full"
 
 
-class Lost(AssertionError):
+class Lost(AssertionError):  # noqa: N818  # reads as `raise Lost`
     """Work that was done is gone."""
 
 
-class Wrong(AssertionError):
+class Wrong(AssertionError):  # noqa: N818
     """An answer is wrong, or somebody else's code ran."""
 
 
