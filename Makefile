@@ -15,14 +15,15 @@ help:  ## List the targets
 
 setup: $(INSTALLED)  ## Create .venv and install what the locks pin (a no-op when up to date)
 
-# pip leaves the build of torch (CPU, CUDA, Metal) to the machine and its pip settings; the rest is checked against hashes.
+# Only torch and its GPU libraries come without hashes: their build (CPU, CUDA, Metal) is left to the machine and its pip
+# settings. The last line installs this checkout and nothing else.
 $(INSTALLED): requirements-dev.lock requirements-torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit("error: spamlit needs Python 3.11 to 3.14, but $(PYTHON) is %d.%d. Name another one: make setup PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV) (minutes the first time, more where torch comes with CUDA)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-warn-conflicts \
-	    -c requirements-torch.lock -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-warn-conflicts -c requirements-torch.lock torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 train: setup  ## Fine-tune the default classifier; ARGS are Hydra overrides
@@ -42,6 +43,11 @@ lint: setup  ## Check style, formatting, types and the direction of the imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# --strict: a package that the index knows nothing about counts as found out about, not as sound.
+audit: setup  ## Ask pypi.org for known vulnerabilities of the locked packages; fails where it does not answer
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock $(ARGS)
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r requirements-torch.lock $(ARGS)
 
 bench: setup  ## Measure ours and the peers' side by side (hours; ARGS="--quick" for minutes) into benchmarks/
 	$(BIN)/python -m benchmarks.run $(ARGS)

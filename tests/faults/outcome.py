@@ -14,5 +14,8 @@ class Wrong(AssertionError):  # noqa: N818
 
 
 def cases(short: int, full: int) -> range:
-    """The cases' numbers: each is its case's seed. `full` of them where `SPAMLIT_FAULTS=full` (`make faults`)."""
+    """The cases' numbers: each is its case's seed. `full` of them where `SPAMLIT_FAULTS=full` (`make faults`).
+
+    A test that tries many cases itself says how many with pytest's fixture: `record_property("cases", 1000)`.
+    """
     return range(full if FULL else short)

@@ -120,7 +120,7 @@ class FaultTable:
 
 HEAD = """# Faults
 
-What is done to the program, and what comes of it; written by `make faults`, which runs each test with the marker `fault`.
+What is done to the program, and what comes of it; written by `make faults`, which runs all tests marked `fault`.
 *Survived*: the work is there, the answer right, or the refusal says why. *Lost*: work that was done is gone. *Wrong*: a
 wrong answer, somebody else's code ran, or anything else that the test did not expect.
 """
