@@ -89,8 +89,8 @@ def test_what_is_no_number_stops_training_and_costs_no_more_than_the_step(
         assert checkpoint["global_step"] == int(good[2]) <= step
         if not all(value.isfinite().all() for value in checkpoint["state_dict"].values()):
             raise Wrong(f"{good[1]} is not good")
-    elif step >= every:
-        raise Lost(f"{every} steps and more: {said}")
+    elif step >= 2:  # where validation was sound
+        raise Lost(said)
     assert run("ckpt=run") == 0
     if json.loads(Path("run/metrics.json").read_text()) != undisturbed:
         raise Lost("going on from the last checkpoint does not end where the undisturbed run does")
@@ -101,11 +101,11 @@ def test_what_is_no_number_stops_training_and_costs_no_more_than_the_step(
 def test_a_learning_rate_that_destroys_the_weights_gives_no_classifier(
     folder: Path, choices: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run(*choices, "optimizer.lr=1e38", "optimizer.weight_decay=0", "hydra.run.dir=run")
+    code = run(*choices, "optimizer.lr=3e38", "optimizer.weight_decay=0", "hydra.run.dir=run")
     said = capsys.readouterr().err
     if code != 2 or Path("run/metrics.json").exists() or Path("run/classifier").exists():
         raise Wrong(f"exit code {code}: {said}")
-    assert "Start again with an optimizer.lr below 1e+38" in said
+    assert "Start again with an optimizer.lr below 3e+38" in said
 
 
 def left_behind(folder: Path) -> dict[str, Any]:
@@ -142,16 +142,17 @@ def test_the_number_of_data_workers_changes_nothing(folder: Path, case: int) -> 
 @pytest.mark.fault("numerics", "same seed")
 @pytest.mark.parametrize("case", cases(1, 4))
 def test_two_processes_with_the_same_seed_are_the_same_run(
-    folder: Path, start: Any, case: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start: Any, case: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
     runs = []
     for salt, workers in ((1, 0), (2, 2)):  # sets and dictionaries of another order
         monkeypatch.setenv("PYTHONHASHSEED", str(salt))
-        choices = (*VARIANTS[case], f"data.num_workers={workers}", f"hydra.run.dir=run-{salt}")
-        process = start(*choices, cwd=folder)
+        choices = (*VARIANTS[case], f"data.num_workers={workers}", "data.prefix_cache=false")
+        process = start(*choices, f"hydra.run.dir=run-{salt}", cwd=tmp_path)
         said = process.communicate()[1]
         assert process.returncode == 0, said
-        runs.append(left_behind(folder / f"run-{salt}"))
+        runs.append(left_behind(tmp_path / f"run-{salt}"))
     if runs[0] != runs[1]:
         raise Wrong("the same seed gave another run")
 

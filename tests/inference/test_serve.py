@@ -35,6 +35,7 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         yield server
 
 
+@pytest.mark.fault("server", "good and bad requests")
 def test_thirty_two_callers_at_once_get_their_own_answers(server: Server, run: Path) -> None:
     texts = pd.read_csv(run / "test.csv")["text"].tolist()
     asked = [[f"{text} {i}" for text in texts[: 1 + i % 5]] for i in range(64)]
@@ -66,6 +67,7 @@ def test_explanations_and_corrections_reach_the_workers(server: Server) -> None:
     assert server.ask("/correct", {"text": "You have won", "label": "ham"}) == (200, {"id": 1})
 
 
+@pytest.mark.fault("server", "good and bad requests")
 def test_a_body_that_stops_coming_holds_nobody_up(server: Server) -> None:
     host, port = server.address.removeprefix("http://").split(":")
     head = (
@@ -77,6 +79,7 @@ def test_a_body_that_stops_coming_holds_nobody_up(server: Server) -> None:
     assert server.ask("/predict", {"texts": ["hello"]})[0] == 200
 
 
+@pytest.mark.fault("server", "SIGTERM")
 @pytest.mark.slow
 def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_path: Path) -> None:
     with served(run, tmp_path / "log", "--batch", "1", "--wait", "0") as server, ThreadPoolExecutor(4) as pool:
@@ -96,6 +99,7 @@ def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_
         socket.create_connection(server.address.removeprefix("http://").split(":"), timeout=5)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault("server", "killed worker")
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the worker in Linux's /proc")
 def test_when_a_worker_dies_the_server_ends_and_says_so(run: Path, tmp_path: Path) -> None:

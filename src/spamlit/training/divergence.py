@@ -67,10 +67,10 @@ def check_finite(values: Tensor, what: str, split: SplitName, rows: Tensor, step
 
 
 def last_good(checkpoints: Path, steps: int) -> tuple[Path, int] | None:
-    """The newest checkpoint of at most so many steps, and its number of steps."""
+    """The newest checkpoint that was validated (`best.ckpt`) or has at most so many steps, and its number of steps."""
     found = []
     for path in checkpoints.glob("*.ckpt"):
         step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        if step <= steps:
+        if path.stem == "best" or step <= steps:
             found.append((step, path))
     return max(found)[::-1] if found else None
