@@ -1,6 +1,5 @@
-"""`spamlit serve` as a process: batches over requests, what it does when it is told to stop, or when a worker dies."""
+"""`spamlit serve` as a process: batches over requests, what it does when it is told to stop."""
 
-import os
 import queue
 import signal
 import socket
@@ -97,18 +96,6 @@ def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_
     assert "Traceback" not in server.log.read_text()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(server.address.removeprefix("http://").split(":"), timeout=5)  # type: ignore[arg-type]
-
-
-@pytest.mark.fault("server", "killed worker")
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the worker in Linux's /proc")
-def test_when_a_worker_dies_the_server_ends_and_says_so(run: Path, tmp_path: Path) -> None:
-    with served(run, tmp_path / "log") as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(int(spawned[0]), signal.SIGKILL)
-        assert server.process.wait(timeout=WAIT) == 1
-        assert "a worker died" in server.log.read_text()
 
 
 def batches(*works: Work, size: int = 4, waited: float = 0.0) -> list[tuple[list[str], list[str]]]:
