@@ -91,7 +91,7 @@ def test_what_is_no_number_stops_training_and_costs_no_more_than_the_step(
             raise Wrong(f"{good[1]} is not good")
     elif step >= 2:  # where validation was sound
         raise Lost(said)
-    assert run("ckpt=run") == 0
+    assert run(*LONG, "ckpt=run") == 0
     if json.loads(Path("run/metrics.json").read_text()) != undisturbed:
         raise Lost("going on from the last checkpoint does not end where the undisturbed run does")
 
