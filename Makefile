@@ -44,7 +44,7 @@ lint: setup  ## Check style, formatting, types and the direction of the imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# --strict: a package that the index knows nothing about counts as found out about, not as sound.
+# --strict: a package that pypi.org says nothing about fails the audit; pip-audit would pass over it and call all sound.
 audit: setup  ## Ask pypi.org for known vulnerabilities of the locked packages; fails where it does not answer
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock $(ARGS)
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r requirements-torch.lock $(ARGS)

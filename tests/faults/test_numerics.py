@@ -55,7 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 @pytest.mark.fault("numerics", "training")
-@pytest.mark.parametrize("case", cases(3, 60))
+@pytest.mark.parametrize("case", cases(2, 40))
 def test_what_is_no_number_stops_training_and_costs_no_more_than_the_step(
     case: int,
     folder: Path,
@@ -126,7 +126,7 @@ VARIANTS = (
 
 
 @pytest.mark.fault("numerics", "same seed")
-@pytest.mark.parametrize("case", cases(2, 12))
+@pytest.mark.parametrize("case", cases(1, 12))
 def test_the_number_of_data_workers_changes_nothing(folder: Path, case: int) -> None:
     drawn = random.Random(case)
     choices = (*VARIANTS[case % len(VARIANTS)], f"seed={drawn.randrange(1000)}", "trainer.max_epochs=2")
@@ -181,7 +181,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.fault("numerics", "prediction")
-@pytest.mark.parametrize("case", cases(3, 100))
+@pytest.mark.parametrize("case", cases(3, 60))
 def test_company_batch_size_padding_and_order_change_no_answer(
     bundle: Path, case: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,17 +256,3 @@ def test_a_worker_that_hangs_hangs_nobody(bundle: Path, monkeypatch: pytest.Monk
     app: Any = serve._server(serve.Options(bundle)).app
     answer = TestClient(app, base_url="http://localhost").post("/predict", json={"texts": ["hello"]})
     assert (answer.status_code, answer.json()) == (504, {"error": "the classifier did not answer in time"})
-
-
-@pytest.mark.fault("server", "exposure")
-def test_it_listens_where_it_was_told(bundle: Path, tmp_path: Path) -> None:
-    with served(bundle, tmp_path / "log") as server:
-        port = int(server.address.rpartition(":")[2])
-        listening = {
-            line.split()[1]
-            for pid in family(server.process.pid)
-            for table in ("tcp", "tcp6")
-            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
-            if line.split()[3] == "0A" and line.split()[1].endswith(f":{port:04X}")
-        }
-    assert listening == {f"0100007F:{port:04X}"}

@@ -78,6 +78,14 @@ def test_a_body_that_stops_coming_holds_nobody_up(server: Server) -> None:
     assert server.ask("/predict", {"texts": ["hello"]})[0] == 200
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at sockets in Linux's /proc")
+@pytest.mark.fault("server", "exposure")
+def test_it_listens_at_this_machine_s_own_address_alone(server: Server) -> None:
+    port = f":{int(server.address.rpartition(':')[2]):04X}"
+    sockets = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").open()]
+    assert [own for _, own, _, state, *_ in sockets if state == "0A" and own.endswith(port)] == [f"0100007F{port}"]
+
+
 @pytest.mark.fault("server", "SIGTERM")
 @pytest.mark.slow
 def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_path: Path) -> None:
