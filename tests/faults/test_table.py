@@ -57,8 +57,7 @@ Skipped:
 """
 
 
-@pytest.mark.parametrize("form", ["", "full"])
-@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["plain", "xdist"])
+@pytest.mark.parametrize(("form", "processes"), [("full", []), ("", ["-n", "2"])], ids=["full", "short with xdist"])
 def test_every_case_is_counted_once(tmp_path: Path, processes: list[str], form: str) -> None:
     if processes and find_spec("xdist") is None:
         pytest.skip("pytest-xdist is not installed")
