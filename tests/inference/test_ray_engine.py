@@ -15,6 +15,7 @@ from spamlit.inference.tables import TableError
 ray = pytest.importorskip("ray", reason='pip install "spamlit[ray]"')
 
 
+@pytest.mark.fault("numerics", "engines")
 @pytest.mark.slow
 def test_two_workers_write_the_bytes_of_the_local_engine(tmp_path: Path) -> None:
     from spamlit.inference import ray_engine

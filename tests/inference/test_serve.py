@@ -1,6 +1,5 @@
-"""`spamlit serve` as a process: batches over requests, what it does when it is told to stop, or when a worker dies."""
+"""`spamlit serve` as a process: batches over requests, what it does when it is told to stop."""
 
-import os
 import queue
 import signal
 import socket
@@ -35,6 +34,7 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         yield server
 
 
+@pytest.mark.fault("server", "good and bad requests")
 def test_thirty_two_callers_at_once_get_their_own_answers(server: Server, run: Path) -> None:
     texts = pd.read_csv(run / "test.csv")["text"].tolist()
     asked = [[f"{text} {i}" for text in texts[: 1 + i % 5]] for i in range(64)]
@@ -66,6 +66,7 @@ def test_explanations_and_corrections_reach_the_workers(server: Server) -> None:
     assert server.ask("/correct", {"text": "You have won", "label": "ham"}) == (200, {"id": 1})
 
 
+@pytest.mark.fault("server", "good and bad requests")
 def test_a_body_that_stops_coming_holds_nobody_up(server: Server) -> None:
     host, port = server.address.removeprefix("http://").split(":")
     head = (
@@ -77,6 +78,15 @@ def test_a_body_that_stops_coming_holds_nobody_up(server: Server) -> None:
     assert server.ask("/predict", {"texts": ["hello"]})[0] == 200
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at sockets in Linux's /proc")
+@pytest.mark.fault("server", "exposure")
+def test_it_listens_at_this_machine_s_own_address_alone(server: Server) -> None:
+    port = f":{int(server.address.rpartition(':')[2]):04X}"
+    sockets = [line.split() for table in Path("/proc/net").glob("tcp*") for line in table.read_text().splitlines()]
+    assert [own for _, own, _, state, *_ in sockets if state == "0A" and own.endswith(port)] == [f"0100007F{port}"]
+
+
+@pytest.mark.fault("server", "SIGTERM")
 @pytest.mark.slow
 def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_path: Path) -> None:
     with served(run, tmp_path / "log", "--batch", "1", "--wait", "0") as server, ThreadPoolExecutor(4) as pool:
@@ -94,17 +104,6 @@ def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_
     assert "Traceback" not in server.log.read_text()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(server.address.removeprefix("http://").split(":"), timeout=5)  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the worker in Linux's /proc")
-def test_when_a_worker_dies_the_server_ends_and_says_so(run: Path, tmp_path: Path) -> None:
-    with served(run, tmp_path / "log") as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(int(spawned[0]), signal.SIGKILL)
-        assert server.process.wait(timeout=WAIT) == 1
-        assert "a worker died" in server.log.read_text()
 
 
 def batches(*works: Work, size: int = 4, waited: float = 0.0) -> list[tuple[list[str], list[str]]]:

@@ -88,6 +88,7 @@ REFUSED: list[tuple[bytes, int, str]] = [
 ]
 
 
+@pytest.mark.fault("server", "good and bad requests")
 @pytest.mark.parametrize(("body", "status", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
 def test_bad_requests_are_refused_with_a_reason(client: TestClient, body: bytes, status: int, reason: str) -> None:
     answer = client.post("/predict", content=body, headers=JSON)
@@ -147,6 +148,7 @@ def together(service: Service, requests: list[tuple[str, Any]]) -> list[Any]:
     return asyncio.run(send())
 
 
+@pytest.mark.fault("server", "good and bad requests")
 def test_too_much_at_once_is_refused_at_once_and_the_rest_answered(service: Service) -> None:
     many = {"texts": ["a b"] * 15}
     answers = together(service, [("/predict", many), ("/predict", many), ("/predict", {"texts": ["c"] * 5})])
@@ -161,6 +163,7 @@ def test_too_much_at_once_is_refused_at_once_and_the_rest_answered(service: Serv
     assert service.requests == 0
 
 
+@pytest.mark.fault("server", "good and bad requests")
 def test_one_bad_message_does_not_fail_its_neighbours(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     classify = worker.predictor.classify
 

@@ -31,6 +31,7 @@ class SurroundingsError(InputError):
 # By class name, so that no library is imported to recognise its errors.
 USER_ERRORS = {
     "ValueError": InputError,
+    "FloatingPointError": InputError,  # a learning rate too high, or weights that are no numbers
     "MisconfigurationException": InputError,  # lightning
     "OmegaConfBaseException": InputError,
     "HydraException": InputError,

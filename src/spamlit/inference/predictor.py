@@ -115,7 +115,11 @@ class Predictor:
         return torch.tensor(self.log_odds(ids)).sigmoid().tolist()
 
     def log_odds(self, ids: Sequence[Sequence[int]]) -> list[float]:
-        """Log-odds of spam, ``log(p / (1 - p))``, of each row of token ids; equal rows are computed once."""
+        """Log-odds of spam, ``log(p / (1 - p))``, of each row of token ids; equal rows are computed once.
+
+        Raises:
+            FloatingPointError: the classifier gives no number, which no label should hide.
+        """
         found: dict[tuple[int, ...], float] = {}
         with torch.inference_mode():
             for rows in self._batches({tuple(row) for row in ids}):
@@ -125,6 +129,11 @@ class Predictor:
                 for padded, row in zip(tokens, rows, strict=True):
                     padded[: len(row)] = torch.tensor(row)
                 logits = self.classifier(tokens, lengths).float() / self.temperature
+                if not logits.isfinite().all():
+                    raise FloatingPointError(
+                        "the classifier's answer to a message is NaN or infinite: its weights are damaged. "
+                        "Train it again, or choose another with --run."
+                    )
                 found |= zip(rows, (logits[:, 1] - logits[:, 0]).tolist(), strict=True)
         return [found[tuple(row)] for row in ids]
 

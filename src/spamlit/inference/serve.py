@@ -7,6 +7,7 @@ together there. A batch is what waited while the last one was computed, and a fe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import platform
@@ -38,7 +39,7 @@ from spamlit.inference.web_app import Service, application, log_event, log_to_st
 from spamlit.model.bundle import read_settings
 
 TIMEOUT = 60.0
-"""Seconds that a request may wait for a worker; the limit of the queue keeps the wait far below."""
+"""Seconds that a request may wait for a worker, and as many for its answer; the queue's limit keeps it far below."""
 IDLE = 1.0
 FAULTS = (ArithmeticError, LookupError, RuntimeError, ValueError)
 """What a message could cause in a model, torch's own errors among them."""
@@ -238,7 +239,11 @@ def _server(options: Options) -> LitServer:
     handler = RegularRequestHandler(api, server)
 
     async def ask(work: Work) -> tuple[int, dict[str, Any]]:
-        answer: tuple[int, dict[str, Any]] = cast(Any, await handler.handle_request(work, Work))  # what `predict` gave
+        try:
+            async with asyncio.timeout(2 * TIMEOUT):  # a worker that hangs cannot say so
+                answer: tuple[int, dict[str, Any]] = cast(Any, await handler.handle_request(work, Work))
+        except TimeoutError:
+            return 504, {"error": "the classifier did not answer in time"}
         return answer
 
     def ready() -> bool:

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 
 from spamlit.data.batch import IGNORED, Batch
+from spamlit.data.splits import SplitName
 from spamlit.model.classifier import Classifier
 from spamlit.training.decision import Decision, brier_score, calibration_error
+from spamlit.training.divergence import check_finite
 from spamlit.training.metrics import spam_metrics, split_figures
 from spamlit.training.sharding import shard, whole
 
@@ -82,13 +84,14 @@ class SpamModule(LightningModule):
         self.val_metrics = _SplitMetrics()
         self.average: dict[str, Tensor] | None = None
         self.decision = Decision()
-        self.test_splits: Sequence[str] = ("test",)
+        self.test_splits: Sequence[SplitName] = ("test",)
         self._rows: dict[str, list[Outputs]] = {}
         self.outputs: dict[str, Outputs] = {}
         self.predictions: dict[str, Predictions] = {}
         self.results: dict[str, float] = {}
         self._right: list[Tensor] = []
         self._rng: Tensor | None = None
+        self._step_rows = torch.empty(0, dtype=torch.long)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, 2) of ham and spam, float32."""
@@ -105,9 +108,18 @@ class SpamModule(LightningModule):
         weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
         losses = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
         loss = losses / self._global_weight(labels, weights)
+        self._step_rows = batch.index
+        check_finite(losses, "the loss of training", "train", batch.index, self.global_step - 1)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
         self._right.append((logits.detach().argmax(dim=-1) == labels)[labels != IGNORED])
         return loss
+
+    def on_after_backward(self) -> None:
+        """Gradients that would spoil the weights; those of float16 are meant to overflow, and its scaler looks."""
+        if self.trainer.scaler is None:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            largest = nn.utils.get_total_norm(gradients, float("inf"))
+            check_finite(largest, "a gradient", "train", self._step_rows, self.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Accuracy on the training messages, each as the step found it."""
@@ -127,7 +139,9 @@ class SpamModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         keep = batch.labels != IGNORED
         if keep.any():
-            self.val_metrics.update(self(batch)[keep], batch.labels[keep])
+            logits = self(batch)[keep]
+            check_finite(logits, "a logit of validation", "validation", batch.index, self.global_step - 1)
+            self.val_metrics.update(logits, batch.labels[keep])
 
     def on_validation_epoch_end(self) -> None:
         figures = {f"val/{name}": value.float() for name, value in self.val_metrics.finish().items()}
@@ -137,9 +151,10 @@ class SpamModule(LightningModule):
         self._rows = {name: [] for name in self.test_splits}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        keep = batch.labels != IGNORED
+        keep, split = batch.labels != IGNORED, self.test_splits[dataloader_idx]
         outputs = Outputs(batch.index[keep], self(batch)[keep], batch.labels[keep])
-        self._rows[self.test_splits[dataloader_idx]].append(outputs)
+        check_finite(outputs.logits, "a logit of the test", split, outputs.rows, self.global_step - 1)
+        self._rows[split].append(outputs)
 
     def on_test_epoch_end(self) -> None:
         """What all processes found of each split, and what `decision` makes of it."""

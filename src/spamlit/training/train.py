@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -27,6 +28,7 @@ from spamlit.training import record
 from spamlit.training.checkpoint import AtomicCheckpointIO
 from spamlit.training.checks import check
 from spamlit.training.decision import decide
+from spamlit.training.divergence import told_by_id
 from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
@@ -73,6 +75,7 @@ def train(cfg: DictConfig) -> Run:
     Raises:
         ValueError: values that do not fit together, before anything is loaded.
         AssetError: data or weights that cannot be had.
+        FloatingPointError: a loss, a gradient or a logit that is NaN or infinite.
         KeyboardInterrupt: Ctrl-C; the last checkpoint is what `ckpt=` goes on from.
     """
     timing = record.Timing()
@@ -102,9 +105,10 @@ def train(cfg: DictConfig) -> Run:
         class_weights=data.class_weights,
         ignore_index=cfg.model.ignore_index,
     )
-    with timing("fit"):
+    sound = partial(told_by_id, data.splits, folder / "checkpoints", cfg.optimizer.lr)
+    with timing("fit"), sound():
         fit(trainer, module, data, cfg)
-    with timing("test"):
+    with timing("test"), sound():
         load_evaluated(module, cfg)
         with merged(classifier):
             choose_decision(trainer, module, data, cfg)
