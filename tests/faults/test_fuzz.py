@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.faults.outcome import Wrong, cases
+from tests.faults.outcome import FULL, Wrong, cases
 from tests.inference.bundles import random_bundle
 from tests.synthetic import byte_tokenizer
 
@@ -66,25 +71,38 @@ Check = Callable[..., None]
 Record = Callable[[str, object], None]
 
 
-def fuzzed(n: int = N, **strategies: st.SearchStrategy[Any]) -> Callable[[Check], Callable[[Path, Record], None]]:
+class Fuzzed(Protocol):
+    """A test, which atheris can drive as well (`guided`)."""
+
+    from_bytes: Callable[[bytes], object]
+
+    def __call__(self, tmp_path: Path, record_property: Record) -> None: ...
+
+
+def fuzzed(n: int = N, **strategies: st.SearchStrategy[Any]) -> Callable[[Check], Fuzzed]:
     """A test that calls `check(folder, **drawn)` with n examples, and tells the table how many there were."""
 
-    def decorate(check: Check) -> Callable[[Path, Record], None]:
+    def decorate(check: Check) -> Fuzzed:
+        tried: list[Path] = []
+        folder = Path(tempfile.gettempdir())
+
+        @settings(max_examples=n, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+        @given(**strategies)
+        def one(**drawn: Any) -> None:
+            tried.append(folder)
+            check(folder, **drawn)
+
         def test(tmp_path: Path, record_property: Record) -> None:
-            tried = 0
-
-            @settings(max_examples=n, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-            @given(**strategies)
-            def one(**drawn: Any) -> None:
-                nonlocal tried
-                tried += 1
-                check(tmp_path, **drawn)
-
+            nonlocal folder
+            folder = tmp_path
+            tried.clear()
             one()
-            record_property("cases", tried)
+            record_property("cases", len(tried))
 
         test.__doc__ = check.__doc__
-        return test
+        made = cast(Fuzzed, test)
+        made.from_bytes = one.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
+        return made
 
     return decorate
 
@@ -279,3 +297,20 @@ def test_settings_of_tokenizers(folder: Path, key: str, value: Any) -> None:
         ids = Tokenizer.load(folder).encode("hi there")
         if not ids:
             raise Wrong(ids)
+
+
+GUIDED = [name for name, value in list(globals().items()) if hasattr(value, "from_bytes")]
+
+
+@pytest.mark.fault("fuzz", "guided by coverage")
+@pytest.mark.skipif(not FULL or find_spec("atheris") is None, reason="full form, where atheris is installed")
+@pytest.mark.parametrize("name", GUIDED)
+def test_guided_by_coverage(tmp_path: Path, record_property: Record, name: str) -> None:
+    runs = 2_000 if "bundle" in name or "tokenizer" in name else 20_000
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    options = [f"-runs={runs}", "-seed=1", "-max_len=512", f"-artifact_prefix={tmp_path}/"]
+    command = [sys.executable, "-m", "tests.faults.guided", name, *options]
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    if done.returncode:
+        raise Wrong(done.stderr[-3000:])
+    record_property("cases", runs)

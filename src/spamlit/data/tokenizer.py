@@ -23,7 +23,7 @@ SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PATTERNS = (GPT2_PATTERN, SMOLLM2_PATTERN)
 """Those that a saved folder may name: another could take for ever."""
 LONGEST_TEXT = 250_000
-"""Characters that are looked at, many times what any context holds: tiktoken's regular expressions panic on millions."""
+"""Characters that are looked at, many times what any context holds: tiktoken panics on millions of spaces."""
 FORMAT = 2  # of the saved folder; 1 had no checksum of the settings
 
 
