@@ -67,8 +67,8 @@ def test_a_damaged_record_of_a_hash_is_not_believed(
 
     def check(seed: int) -> None:
         with damaged(store._record(path), seed):
-            digest = store._record(path).read_bytes().split()[:1]
-            if (cached(asset) is not None) != (digest == [sha256_file(path).encode()]):
+            whole = sha256_file(path).encode() in store._record(path).read_bytes()
+            if cached(asset) is not None and not whole:
                 raise Wrong("believed")
 
     each(cases(30, 2000), check, record_property)
@@ -230,16 +230,17 @@ def test_predict_refuses_a_damaged_bundle(finished: Path, tmp_path: Path) -> Non
 
 @pytest.mark.assets
 @pytest.mark.fault("corruption", "commands")
-@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
-def test_going_on_from_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+def test_going_on_from_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     """And what was there stays as it is."""
     write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
     first = started("hydra.run.dir=run", "data.reserve=false", cwd=tmp_path)
-    assert first.wait(timeout=300) == 0, first.communicate()
+    said = first.communicate(timeout=300)
+    assert first.returncode == 0, said
     before = json.loads((tmp_path / "run/metrics.json").read_text())
-    flip_in_the_middle(tmp_path / "run/checkpoints" / name)
-    again = started("ckpt=run", cwd=tmp_path)
-    said, errors = again.communicate(timeout=300)
-    assert again.returncode == 2, said + errors
-    assert re.search(rf"^error: \S+{name} is damaged, or no checkpoint: .*\n\Z", errors, re.M), errors
-    assert json.loads((tmp_path / "run/metrics.json").read_text()) == before
+    for name in ("best.ckpt", "last.ckpt"):
+        flip_in_the_middle(tmp_path / "run/checkpoints" / name)
+        again = started("ckpt=run", cwd=tmp_path)
+        _, errors = again.communicate(timeout=300)
+        assert again.returncode == 2, errors
+        assert re.search(rf"^error: \S+{name} is damaged, or no checkpoint: .*\n\Z", errors, re.M), errors
+        assert json.loads((tmp_path / "run/metrics.json").read_text()) == before

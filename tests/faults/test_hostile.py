@@ -164,7 +164,7 @@ HEADERS = {
     "longest": (2**64 - 1).to_bytes(8, "little") + SAFE[8:],
     "negative": (2**63).to_bytes(8, "little") + SAFE[8:],
     "longer than the file": (10**9).to_bytes(8, "little") + SAFE[8:],
-    "a hundred megabytes": (99_999_999).to_bytes(8, "little") + b"{" + b" " * 99_999_997 + b"}",
+    "a megabyte of spaces": (999_999).to_bytes(8, "little") + b"{" + b" " * 999_997 + b"}",
     "no JSON": (8).to_bytes(8, "little") + b"\xff" * 100,
     "overlapping": SAFE.replace(b"[0,16]", b"[0,99]"),
     "nothing": b"",
@@ -289,7 +289,7 @@ def test_the_command_says_so_and_ends(copied: Path, trap: Path, capsys: pytest.C
     (copied / ".hydra/config.yaml").write_text(f"callbacks:\n  x:\n    _target_: os.mkdir\n    path: {trap}\n")
     (copied / ".hydra/overrides.yaml").write_text(json.dumps([*SMALL, target]))
     assert run(f"ckpt={copied}") == 2
-    assert re.fullmatch(r"error: run: its stored override .*_target_.* names code to run.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: \S+: its stored override .*_target_.* names code to run.*\n", capsys.readouterr().err)
     (copied / ".hydra/overrides.yaml").write_text(json.dumps(SMALL))
     assert run(f"ckpt={copied}") == 0
 
@@ -318,7 +318,7 @@ def test_yaml_is_plain(copied: Path, trap: Path, content: str) -> None:
             read_yaml(path)
     with suppress(ValueError):
         is_finished(copied)
-    assert stored_overrides(copied) in (None, ["{'seed': 1}"])
+    assert stored_overrides(copied) is None
     for arguments in ([f"ckpt={copied}"], [f"ckpt={copied}", "-m"]):
         with pytest.raises(ValueError):
             resumed(arguments)
@@ -370,6 +370,7 @@ PEAK = 800.0
 MEMORY = [(command, what) for command in ("predict", "train") for what in TABLES]
 
 
+@pytest.mark.assets
 @pytest.mark.fault("hostile", "tables, memory")
 @pytest.mark.parametrize(("command", "what"), MEMORY if FULL else [MEMORY[0], MEMORY[-2]])
 def test_memory_stays_bounded(trained: Path, tmp_path: Path, what: str, command: str) -> None:
@@ -410,9 +411,9 @@ def test_a_nul_is_a_character_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(b"text,label\nwin\0now,spam\n\0,ham\n")
     frame = read_labelled(tmp_path / "mine.csv")
     assert frame["text"].tolist() == ["win\0now", "\0"]
-    rows = [(n, label, f"{text}\0{n}") for n in range(20) for label, text in (("ham", "hello a"), ("spam", "win b"))]
-    (tmp_path / "lines").write_text("".join(f"{label}\t{text}\n" for _, label, text in rows))
-    splits = make_splits(parse(tmp_path / "lines").assign(text=lambda frame: frame["text"] + frame["id"].map(chr)))
+    lines = [f"{label}\t{word}\0{'x' * n}\n" for n in range(20) for label, word in (("ham", "hello"), ("spam", "win"))]
+    (tmp_path / "lines").write_text("".join(lines))
+    splits = make_splits(parse(tmp_path / "lines"))
     for path in write_splits(splits, tmp_path / "run"):
         back = read_split(path)
         assert back.to_dict("list") == splits.frames()[path.stem][back.columns].to_dict("list")
@@ -425,5 +426,5 @@ def test_no_text_is_too_much_for_a_tokenizer(name: str) -> None:
     """tiktoken panics on a million spaces before a letter."""
     tokenizer = load_tokenizer(name)
     for text in (" " * 3_000_000 + "a", "\n " * 1_500_000 + "x", "a" * 3_000_000, "1" * 3_000_000, "'" * 3_000_000):
-        for shift in ("", "\u3000", "\x00", "\U0001f911"):
+        for shift in ("", "\x00"):
             assert tokenizer.encode(shift + text)

@@ -120,9 +120,12 @@ def _of_sweep(folder: Path) -> list[str]:
     """What was given on the command line of a sweep, for its jobs and for Hydra."""
     try:
         stored = read_yaml(folder / "multirun.yaml")["hydra"]["overrides"]
-        return [str(text) for text in (*stored["task"], *stored["hydra"])]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'multirun.yaml'} does not say how the sweep was started.") from error
+        overrides = [*stored["task"], *stored["hydra"]]
+    except (KeyError, TypeError):
+        overrides = [None]
+    if not all(isinstance(text, str) for text in overrides):
+        raise ValueError(f"{folder / 'multirun.yaml'} does not say how the sweep was started.")
+    return overrides
 
 
 def _dir(kind: str, folder: Path) -> str:

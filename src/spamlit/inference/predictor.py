@@ -55,8 +55,8 @@ class Predictor:
             self.threshold = check_threshold(settings["threshold"])
             self.unsure = check_band(settings.get("unsure"))  # bundles from before the band do not say
             self.temperature = float(settings["temperature"])
-            if not self.temperature > 0:
-                raise ValueError(f"temperature={self.temperature} is not above 0")
+            if not 1e-6 < self.temperature < 1e6:
+                raise ValueError(f"temperature={self.temperature} is not between 1e-6 and 1e6")
             self.max_length = int(settings["max_length"])
             if not 1 <= self.max_length <= (context := classifier.backbone.config.context):
                 raise ValueError(f"max_length={self.max_length} is not 1 to the context's {context}")

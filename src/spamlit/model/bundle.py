@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -176,8 +177,12 @@ def _build(config: dict[str, Any]) -> Classifier:
     """The classifier without weights: the backbone is on the meta device."""
     sizes = {key: config["backbone"].get(key) for key in MOST if key != "n_classes"}
     for key, size in {**sizes, "n_classes": config["n_classes"]}.items():
-        if type(size) is not int or not 1 <= size <= MOST[key]:
-            raise ValueError(f"{key}={size!r:.40}: expected a whole number from 1 to {MOST[key]:,}")
+        least = 2 if key == "n_classes" else 1
+        if type(size) is not int or not least <= size <= MOST[key]:
+            raise ValueError(f"{key}={size!r:.40}: expected a whole number from {least} to {MOST[key]:,}")
+    for key in ("norm_eps", "rope_theta"):
+        if not 0 < (number := config["backbone"].get(key, 1.0)) < math.inf:
+            raise ValueError(f"{key}={number!r:.40}: expected a number above 0")
     backbone = GPT(GPTConfig(**config["backbone"]))
     return Classifier(
         backbone,

@@ -12,6 +12,8 @@ import json
 import mmap
 import os
 import shutil
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,11 @@ BATCH_TOKENS = 1_024  # the larger, the more padding; the smaller, the less ther
 HELD_BYTES = 32 * 2**20  # of mapped values that reading may leave in memory
 VERSION = 1
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.float16: np.float16}
+_UNSOUND = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What numpy raises for bytes that are none of its files."""
 
 Ids = Sequence[int]
 
@@ -292,7 +299,7 @@ def _read_shard(shard: Path, wanted: set[bytes], dtype: npt.DTypeLike) -> dict[b
         with np.load(shard / "index.npz", allow_pickle=False) as index:
             digests, offsets, checksums = index["digests"], index["offsets"], index["checksums"]
         values = np.load(shard / "values.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except _UNSOUND:
         return None
     if values.dtype != dtype or values.ndim != 2 or not len(digests) == len(checksums) == len(offsets) - 1:
         return None

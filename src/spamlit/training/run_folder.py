@@ -99,7 +99,7 @@ def stored_overrides(run: Path) -> list[str] | None:
         stored = read_yaml(run / ".hydra" / "overrides.yaml")
     except (FileNotFoundError, ValueError):
         return None
-    return [str(override) for override in stored] if isinstance(stored, list) else None
+    return stored if isinstance(stored, list) and all(isinstance(text, str) for text in stored) else None
 
 
 def identity(overrides: Iterable[str]) -> frozenset[str]:
