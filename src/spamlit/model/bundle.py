@@ -152,6 +152,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if (size := path.stat().st_size) > LONGEST_CONFIG:
             raise BundleError(f"{path} has {size:,} bytes; the limit is {LONGEST_CONFIG:,}.")
         config = json.loads(path.read_text(encoding="utf-8"))
+        digest = _digest(config) if isinstance(config, dict) else ""
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is not a bundle: it has no {CONFIG}.") from error
     except BundleError:
@@ -160,7 +161,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise BundleError(f"{path} is not of format {FORMAT}, the one that this version reads.")
-    if config.get("sha256") != _digest(config) or not isinstance(config.get("files"), dict):
+    if config.get("sha256") != digest or not isinstance(config.get("files"), dict):
         raise BundleError(f"{path} was changed or damaged: its own SHA-256 does not hold.")
     return config
 
@@ -180,6 +181,9 @@ def _build(config: dict[str, Any]) -> Classifier:
         least = 2 if key == "n_classes" else 1
         if type(size) is not int or not least <= size <= MOST[key]:
             raise ValueError(f"{key}={size!r:.40}: expected a whole number from {least} to {MOST[key]:,}")
+    for key, flag in (("causal", config["causal"]), ("head_bias", config["head_bias"])):
+        if type(flag) is not bool:
+            raise ValueError(f"{key}={flag!r:.40}: expected true or false")
     for key in ("norm_eps", "rope_theta"):
         if not 0 < (number := config["backbone"].get(key, 1.0)) < math.inf:
             raise ValueError(f"{key}={number!r:.40}: expected a number above 0")
