@@ -8,8 +8,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,16 +18,13 @@ import pytest
 import torch
 from safetensors.torch import save
 from tests.cli.command import SMALL, run
-from tests.faults.outcome import FULL, Wrong
+from tests.faults.outcome import Wrong
 from tests.inference.bundles import random_bundle
 from tests.model.test_bundle import rewritten
 from tests.runs import tiny_run
 from tests.synthetic import byte_tokenizer, write_collection
 
 from spamlit.cli.train import resumed
-from spamlit.data.sms import parse, read_labelled
-from spamlit.data.splits import make_splits, read_split, write_splits
-from spamlit.data.tokenizer import load_tokenizer
 from spamlit.inference.predictor import Predictor
 from spamlit.model.bundle import BundleError, sha256_file
 from spamlit.model.config import CONFIGS
@@ -322,109 +317,3 @@ def test_yaml_is_plain(copied: Path, trap: Path, content: str) -> None:
     for arguments in ([f"ckpt={copied}"], [f"ckpt={copied}", "-m"]):
         with pytest.raises(ValueError):
             resumed(arguments)
-
-
-# Tables: the commands as processes, and what memory they take
-
-
-def megabytes(*command: str, cwd: Path, given: Path | None = None) -> tuple[int, str, float]:
-    """Exit code, what was said on standard error, and the largest resident size, of a command."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    code = "import resource as r; r.setrlimit(r.RLIMIT_AS, (4 << 30,) * 2); from spamlit.cli import main; main()"
-    with (given or Path(os.devnull)).open("rb") as stdin, (cwd / "said").open("wb+") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *command], cwd=cwd, env=environment, stdin=stdin, stdout=said, stderr=said
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        return process.returncode, said.read().decode(errors="replace"), used.ru_maxrss / 1024
-
-
-def big_line(path: Path) -> None:
-    path.write_bytes(b"text,label\nhello,ham\n" + b"x" * 100_000_000 + b",spam\n")
-
-
-def big_cell(path: Path) -> None:
-    path.write_bytes(b'text,label\nhello,ham\n"' + b"x\n" * 50_000_000 + b'",spam\n')
-
-
-def many_columns(path: Path) -> None:
-    path.write_bytes(
-        b"text,label," + b",".join(b"c%d" % n for n in range(1_000_000)) + b"\nhello,ham" + b"," * 1_000_000
-    )
-
-
-def many_cells(path: Path) -> None:
-    path.write_bytes(b"text,label\nhello,ham\n" + b"hi" + b"," * 1_000_000 + b"\n")
-
-
-TABLES = {
-    "a line of 100 MB": (big_line, "longer than"),
-    "a cell of 100 MB": (big_cell, "longer than|larger than field limit"),
-    "a million columns": (many_columns, "the limit is 10,000"),
-    "a million cells": (many_cells, "1,000,001 cells, and (the )?header( has)? 2|1000001 cells, and the header has 2"),
-}
-PEAK = 800.0
-"""Megabytes of a command that reads such a table; half of it is torch and pandas."""
-MEMORY = [(command, what) for command in ("predict", "train") for what in TABLES]
-
-
-@pytest.mark.assets
-@pytest.mark.fault("hostile", "tables, memory")
-@pytest.mark.parametrize(("command", "what"), MEMORY if FULL else [MEMORY[0], MEMORY[-2]])
-def test_memory_stays_bounded(trained: Path, tmp_path: Path, what: str, command: str) -> None:
-    make, says = TABLES[what]
-    make(tmp_path / "mine.csv")
-    if command == "predict":
-        arguments = ["predict", "--run", str(trained), "--input", "mine.csv", "--prefix", "p_", "--output", "out.csv"]
-    else:
-        arguments = ["train", *SMALL[:-1], "data=csv", "data.source=mine.csv", "data.text_column=text"]
-        arguments += ["data.label_column=label", "data.positive=spam", "hydra.run.dir=run"]
-    code, said, peak = megabytes(*arguments, cwd=tmp_path)
-    assert code == 2, said
-    assert re.search(rf"^error: .*mine\.csv.*({says})", said, re.M), said
-    assert len(said) < 1000
-    assert not (tmp_path / "out.csv").exists()
-    assert peak < PEAK, f"{peak:.0f} MB"
-
-
-@pytest.mark.fault("hostile", "tables, encodings")
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"text,label\nwin \xa3100,spam\nhi,ham\n", "is not UTF-8"),
-        ("text,label\nwin,spam\n".encode("utf-16"), "is not UTF-8"),
-        ("text,label\nwin £,spam\n".encode() + "hi £,ham\n".encode("latin-1"), "is not UTF-8"),
-        (b'text,label\n"win,spam\nhi,ham\n', "not a table"),
-        (b"", "not a table"),
-    ],
-)
-def test_tables_of_other_encodings_are_refused_by_training(tmp_path: Path, content: bytes, says: str) -> None:
-    (tmp_path / "mine.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=says):
-        read_labelled(tmp_path / "mine.csv")
-
-
-@pytest.mark.fault("hostile", "tables, NUL")
-def test_a_nul_is_a_character_like_any_other(tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_bytes(b"text,label\nwin\0now,spam\n\0,ham\n")
-    frame = read_labelled(tmp_path / "mine.csv")
-    assert frame["text"].tolist() == ["win\0now", "\0"]
-    lines = [f"{label}\t{word}\0{'x' * n}\n" for n in range(20) for label, word in (("ham", "hello"), ("spam", "win"))]
-    (tmp_path / "lines").write_text("".join(lines))
-    splits = make_splits(parse(tmp_path / "lines"))
-    for path in write_splits(splits, tmp_path / "run"):
-        back = read_split(path)
-        assert back.to_dict("list") == splits.frames()[path.stem][back.columns].to_dict("list")
-
-
-@pytest.mark.fault("hostile", "texts")
-@pytest.mark.parametrize("name", ["gpt2", "smollm2"])
-@pytest.mark.assets
-def test_no_text_is_too_much_for_a_tokenizer(name: str) -> None:
-    """tiktoken panics on a million spaces before a letter."""
-    tokenizer = load_tokenizer(name)
-    for text in (" " * 3_000_000 + "a", "\n " * 1_500_000 + "x", "a" * 3_000_000, "1" * 3_000_000, "'" * 3_000_000):
-        for shift in ("", "\x00"):
-            assert tokenizer.encode(shift + text)

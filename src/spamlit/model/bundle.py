@@ -176,6 +176,20 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _build(config: dict[str, Any]) -> Classifier:
     """The classifier without weights: the backbone is on the meta device."""
+    _check_model(config)
+    backbone = GPT(GPTConfig(**config["backbone"]))
+    return Classifier(
+        backbone,
+        pooling=config["pooling"],
+        layers=config.get("layers"),  # bundles from before layers do not say
+        causal=config["causal"],
+        head_bias=config["head_bias"],
+        n_classes=config["n_classes"],
+    )
+
+
+def _check_model(config: dict[str, Any]) -> None:
+    """Refuses what could not be built, or would take for ever."""
     sizes = {key: config["backbone"].get(key) for key in MOST if key != "n_classes"}
     for key, size in {**sizes, "n_classes": config["n_classes"]}.items():
         least = 2 if key == "n_classes" else 1
@@ -187,15 +201,6 @@ def _build(config: dict[str, Any]) -> Classifier:
     for key in ("norm_eps", "rope_theta"):
         if not 0 < (number := config["backbone"].get(key, 1.0)) < math.inf:
             raise ValueError(f"{key}={number!r:.40}: expected a number above 0")
-    backbone = GPT(GPTConfig(**config["backbone"]))
-    return Classifier(
-        backbone,
-        pooling=config["pooling"],
-        layers=config.get("layers"),  # bundles from before layers do not say
-        causal=config["causal"],
-        head_bias=config["head_bias"],
-        n_classes=config["n_classes"],
-    )
 
 
 def _read_state(folder: Path, config: dict[str, Any], names: set[str]) -> dict[str, Tensor]:
