@@ -502,7 +502,12 @@ def test_a_pip_that_hangs_is_stopped(index: Asset, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("log", "reason"),
-    [("ERROR: No matching distribution", "No matching"), ("python: No module named pip", "ensurepip"), ("", "nothing")],
+    [
+        ("ERROR: No matching distribution", "No matching"),
+        ("python: No module named pip", "ensurepip"),
+        ("", "nothing"),
+        ("ERROR: Exception:\nTraceback\nMemoryError", "without end"),
+    ],
 )
 def test_pips_reasons_are_passed_on(log: str, reason: str) -> None:
     assert reason in sources._pip_reason(log)
