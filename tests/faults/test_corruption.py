@@ -97,7 +97,7 @@ def test_the_prefix_cache_heals(tmp_path: Path, record_property: Record, name: s
             if again.computed:
                 raise Lost("it did not heal")
 
-    each(cases(20, 1500), check, record_property)
+    each(cases(12, 1500), check, record_property)
 
 
 @pytest.mark.fault("corruption", "prepared weights")
