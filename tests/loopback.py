@@ -11,6 +11,7 @@ with Loopback() as server:
 import hashlib
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +31,20 @@ class Fault(Enum):
     ENDLESS = auto()  # more than it should, without end
     REDIRECT_LOOP = auto()
     REDIRECT_TO_FILE = auto()  # to file:///etc/hostname
+    REDIRECT_ENDLESS = auto()  # to the right place, with a body that has no end
     NO_RANGE = auto()  # ignores the Range header
+    TRICKLE_HEADERS = auto()  # a header line now and then, without end
+    TOO_LONG = auto()  # claims twice the length, then hangs up
+    TOO_SHORT = auto()  # claims half of the length
+    NO_NUMBER = auto()  # claims a length of five thousand digits
+
+
+_CLAIMS: dict[Fault | None, Callable[[int], str]] = {
+    Fault.TOO_LONG: lambda size: str(2 * size),
+    Fault.TOO_SHORT: lambda size: str(size // 2),
+    Fault.NO_NUMBER: lambda size: "9" * 5000,
+}
+"""What is said of a length instead of the length."""
 
 
 @dataclass
@@ -107,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(fault, {"Retry-After": "0"})
         elif fault in (Fault.REDIRECT_LOOP, Fault.REDIRECT_TO_FILE):
             self._status(302, {"Location": path if fault is Fault.REDIRECT_LOOP else "file:///etc/hostname"})
+        elif fault is Fault.REDIRECT_ENDLESS:
+            self._redirect_without_end(path)
+        elif fault is Fault.TRICKLE_HEADERS:
+            self._trickle_headers()
         elif path not in state.files:
             self._status(404, {"X-Error-Code": "EntryNotFound"})
         else:
@@ -117,6 +135,19 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": "0", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+
+    def _redirect_without_end(self, path: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"{path}?again")
+        self.end_headers()
+        while True:
+            self.wfile.write(bytes(_CHUNK))
+
+    def _trickle_headers(self) -> None:
+        self.send_response(200)
+        self.flush_headers()
+        while not self.server.state.closing.wait(0.05):
+            self.wfile.write(b"X: y\r\n")
 
     def _file(self, content: bytes | Path, headers: dict[str, str], fault: Fault | None, *, body: bool) -> None:
         size, begin, asked = _size(content), 0, self.headers.get("Range")
@@ -129,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         if fault is not Fault.ENDLESS:
-            self.send_header("Content-Length", str(size - begin))
+            self.send_header("Content-Length", _CLAIMS.get(fault, str)(size - begin))
         for name, value in {"ETag": f'"{_sha256(content)[:16]}"', "Accept-Ranges": "bytes", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -156,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(bytes(byte ^ 0xFF for byte in data) if fault is Fault.WRONG else data)
         if fault is Fault.STALL:
             self.server.state.closing.wait(60)
-        if fault in (Fault.STALL, Fault.TRUNCATE):
+        if fault in (Fault.STALL, Fault.TRUNCATE, *_CLAIMS):
             self._hang_up()
 
     def _hang_up(self) -> None:

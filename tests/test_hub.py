@@ -171,6 +171,7 @@ def test_transformers_reads_the_same_model_from_the_same_bytes(
         torch.testing.assert_close(ours.logits(ours(tokens)), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.fault("network", "model hub")
 @pytest.mark.slow
 def test_other_bytes_than_the_published_ones_are_refused(
     tmp_path: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -170,9 +170,12 @@ def test_saved_without_pickle_and_damage_is_noticed(tmp_path):
     settings_file, ranks_file = tmp_path / "tokenizer.json", tmp_path / "tokenizer.tiktoken"
     good = json.loads(settings_file.read_text())
     for change, message in (
-        ({"format": 2}, "format 2, and this version reads 1"),
-        ({"ranks_sha256": "0"}, "does not have the SHA-256"),
-        ({"special": None}, "no usable tokenizer"),
+        ({"format": 3}, "format 3, and this version reads 2"),
+        ({"pad_id": 0}, "its own SHA-256 does not hold"),
+        ({"format": 1, "ranks_sha256": "0"}, "does not have the SHA-256"),
+        ({"format": 1, "special": None}, "no usable tokenizer"),
+        ({"format": 1, "special": {"<|endoftext|>": 0}}, "ids of its 265 tokens are not 0 to 264, each once"),
+        ({"format": 1, "pattern": "(a+)+$"}, "is none that this version knows"),
     ):
         settings_file.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):

@@ -83,6 +83,7 @@ def test_numbers_spaces_and_marks_are_not_made_anew() -> None:
     ]
 
 
+@pytest.mark.fault("hostile", "tables, NUL and encodings")
 def test_what_no_message_is_gets_a_flag(tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     table.write_bytes(
@@ -111,6 +112,7 @@ def test_one_column_s_blank_lines_are_empty_messages() -> None:
     assert through(b"text\n\nhi\n", "csv") == b"text,label,probability,flag\n,ham,0.25,unsure\nhi,ham,0.25,unsure\n"
 
 
+@pytest.mark.fault("hostile", "tables")
 @pytest.mark.parametrize(
     ("kind", "content", "says"),
     [
@@ -150,6 +152,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(kind: str, content: bytes,
         through(content, kind)
 
 
+@pytest.mark.fault("hostile", "tables, memory")
 @pytest.mark.parametrize(
     ("kind", "start", "piece"),
     [
@@ -200,6 +203,7 @@ def test_no_more_than_a_chunk_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> 
     ] == [1, 2]
 
 
+@pytest.mark.fault("hostile", "formulas")
 def test_formulas_are_neutralised_and_nothing_else_is_touched() -> None:
     rows = ["text,b\r\n", '"plain, quoted",1\r\n', "=1+1,2\r\n", '"@SUM(A1)\nx",+3\r\n', "a=b,-4\r\n", "＝cmd,5\r\n"]
     after = through("".join(rows).encode(), "csv", safe=True).decode()

@@ -158,6 +158,7 @@ def truncate(path: Path, at: float) -> None:
 FILES = ["config.json", "model.safetensors", "backbone.safetensors", "tokenizer.json", "tokenizer.tiktoken"]
 
 
+@pytest.mark.fault("corruption", "bundle")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     "damage",
@@ -180,6 +181,7 @@ def test_a_damaged_file_is_never_used(tmp_path, classifier, frozen, name, damage
         load_bundle(folder)
 
 
+@pytest.mark.fault("corruption", "bundle")
 def test_every_value_of_the_configuration_is_covered(tmp_path, classifier, frozen):
     folder = saved(tmp_path / "bundle", classifier(), frozen)
     whole = json.loads((folder / "config.json").read_text())
@@ -192,6 +194,7 @@ def test_every_value_of_the_configuration_is_covered(tmp_path, classifier, froze
             read_settings(folder)
 
 
+@pytest.mark.fault("hostile", "bundle")
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 2}', "\udcff"])
 def test_other_files_called_config_are_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -213,6 +216,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: bundle.sha256_file(path) for path in folder.iterdir() if path.name != "config.json"}
 
 
+@pytest.mark.fault("hostile", "path that climbs out")
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "..", ".", "", "sub/../model.safetensors"])
 def test_names_that_leave_the_folder_are_refused(tmp_path, classifier, name):
     (tmp_path / "secret").write_text("secret")
@@ -230,6 +234,7 @@ def test_weights_that_no_hash_covers_are_refused(tmp_path, classifier):
         load_bundle(rewritten(folder, files=files))
 
 
+@pytest.mark.fault("hostile", "bundle")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -249,6 +254,7 @@ def test_configurations_that_do_not_fit_the_weights_are_refused(tmp_path, classi
         load_bundle(rewritten(folder, **changes))
 
 
+@pytest.mark.fault("hostile", "bundle")
 @pytest.mark.parametrize("change", [{"n_layer": 4}, {"n_layer": 2}, {"vocab_size": 98}, {"n_head": 0}, {"n_inner": 1}])
 def test_backbones_that_do_not_fit_the_weights_are_refused(tmp_path, classifier, frozen, change):
     folder = saved(tmp_path / "bundle", classifier("all"))

@@ -163,6 +163,7 @@ def test_the_prepared_form_is_made_once_and_mapped(published):
     assert load_file(prepared_path("small")).keys() == model.state_dict().keys()  # readable by anyone
 
 
+@pytest.mark.fault("corruption", "prepared weights")
 def test_a_damaged_prepared_file_is_made_again(published):
     model, fetched = published
     path = prepared_path("small")

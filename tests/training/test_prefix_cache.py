@@ -72,6 +72,7 @@ def test_bfloat16_is_stored_as_it_is(tmp_path):
     assert torch.equal(cache(tokens, lengths), classifier.prefix(tokens, lengths).bfloat16())
 
 
+@pytest.mark.fault("corruption", "prefix cache, shard and index")
 @pytest.mark.parametrize("where", ["values.npy", "index.npz"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_shard_is_computed_again(tmp_path, where, damage):

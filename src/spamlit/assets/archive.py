@@ -1,5 +1,6 @@
 """One member out of a zip archive. The archive may come from anywhere, so nothing in it names a path or sets a size."""
 
+import errno
 import stat
 import zipfile
 import zlib
@@ -31,6 +32,10 @@ def extract(archive: Path, member: Member, target: Path) -> None:
         target.write_bytes(member.restore(content))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise SourceError(f"cannot read {member.name} from the archive: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise SourceError(f"cannot read {member.name}: the archive names a place before its begin") from error
 
 
 def _find(archive: zipfile.ZipFile, member: Member) -> zipfile.ZipInfo:

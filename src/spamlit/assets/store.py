@@ -162,7 +162,7 @@ def _record(path: Path) -> Path:
 def _recorded(path: Path) -> str | None:
     try:
         return _record(path).read_text(encoding="utf-8").split()[0]
-    except (FileNotFoundError, IndexError):
+    except (FileNotFoundError, IndexError, UnicodeDecodeError):
         return None
 
 

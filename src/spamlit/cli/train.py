@@ -11,13 +11,14 @@ import click
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from spamlit.cli.group import INTERRUPTED, one_line, user_error
 from spamlit.cli.imports import lasting_imports
+from spamlit.cli.stored import check_stored
 from spamlit.cli.sweep import OBJECTIVE, JobFailedError, shown
 from spamlit.model.allocator import keep_freed_memory
-from spamlit.training.run_folder import find_run, find_sweep, is_sweep, stored_overrides
+from spamlit.training.run_folder import find_run, find_sweep, is_sweep, read_yaml, stored_overrides
 
 _PACKAGE = Path(__file__).parents[1]
 CONF = next((path for path in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if path.is_dir()), _PACKAGE / "conf")
@@ -94,6 +95,7 @@ def resumed(arguments: list[str]) -> list[str]:
 
     Raises:
         RunNotFoundError: no such run; with `-m`, no such sweep.
+        ValueError: the folder is damaged, or asks for more than a choice among what conf/ has.
     """
     name = next((text.removeprefix("ckpt=") for text in arguments if text.startswith("ckpt=")), "")
     if name in ("", "null"):
@@ -102,7 +104,8 @@ def resumed(arguments: list[str]) -> list[str]:
     folder = find_sweep(name) if sweep else find_run(name)
     given = [text for text in arguments if not text.startswith(("ckpt=", "hydra.run.dir=", "hydra.sweep.dir="))]
     keys = {_key(text) for text in given} | {"ckpt", "hydra.mode", "hydra.run.dir", "hydra.sweep.dir"}
-    before = [text for text in (_of_sweep(folder) if sweep else _of_run(folder)) if _key(text) not in keys]
+    stored = _of_sweep(folder) if sweep else _of_run(folder)
+    before = check_stored(folder, [text for text in stored if _key(text) not in keys], CONF)
     if sweep:
         return flags_first(["-m", *before, *(text for text in given if text not in MULTIRUN), _dir("sweep", folder)])
     return [*before, *given, f"ckpt={folder.resolve()}", _dir("run", folder)]
@@ -118,8 +121,14 @@ def _of_run(folder: Path) -> list[str]:
 
 def _of_sweep(folder: Path) -> list[str]:
     """What was given on the command line of a sweep, for its jobs and for Hydra."""
-    stored = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
-    return [str(text) for text in (*stored.task, *stored.hydra)]
+    try:
+        stored = read_yaml(folder / "multirun.yaml")["hydra"]["overrides"]
+        overrides = [*stored["task"], *stored["hydra"]]
+    except (KeyError, TypeError):
+        overrides = [None]
+    if not all(isinstance(text, str) for text in overrides):
+        raise ValueError(f"{folder / 'multirun.yaml'} does not say how the sweep was started.")
+    return overrides
 
 
 def _dir(kind: str, folder: Path) -> str:

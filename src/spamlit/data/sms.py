@@ -6,14 +6,19 @@ A *message frame* has the columns ``id`` (int, where the message stands in its f
 
 from __future__ import annotations
 
+import csv
 import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
 LABELS = ("ham", "spam")  # a label's position is its class: ham 0, spam 1
+LONGEST_LINE = 8 << 20
+"""Bytes of a line of the collection, characters of a line or a cell of a table."""
+MOST_COLUMNS = 10_000
 
 
 def parse(path: Path | str) -> pd.DataFrame:
@@ -28,13 +33,24 @@ def parse(path: Path | str) -> pd.DataFrame:
     Raises:
         ValueError: A malformed line (named by its number), or no lines at all.
     """
-    lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
+    rows = [(number, *_parse_line(line, f"{path}, line {number}")) for number, line in _numbered(path)]
+    if not rows:
         raise ValueError(f"{path} is empty: expected lines of label<TAB>text")
-    rows = [(number, *_parse_line(line, f"{path}, line {number}")) for number, line in enumerate(lines, start=1)]
     return pd.DataFrame(rows, columns=["id", "label", "text"])
+
+
+def _numbered(path: Path | str) -> Iterator[tuple[int, bytes]]:
+    """Lines without their ends, from 1 on; one without an end is not read to the end."""
+    with Path(path).open("rb") as file:
+        for number in count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise ValueError(
+                    f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes, the limit; end the lines with \\n"
+                )
+            yield number, (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).removesuffix(b"\n")
 
 
 def _parse_line(line: bytes, where: str) -> tuple[str, str]:
@@ -123,25 +139,20 @@ def read_labelled(path: Path | str) -> pd.DataFrame:
 
 
 def _read_table(path: Path | str, columns: Mapping[str, str]) -> pd.DataFrame:
-    """A table of strings. ``columns``, each with the option that asks for it, are there and have no empty cell."""
-    separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # records longer than the header lose cells
-            table = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is not a table with a header: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 ({error}); convert it, as with iconv -f WINDOWS-1252 -t UTF-8"
-        ) from error
+    """These columns, each with the option that asks for it, of a table; they are there and have no empty cell."""
+    records = read_records(path)
+    names = next(records, [])
     for column, option in columns.items():
-        if column not in table.columns:
-            there = ", ".join(map(str, table.columns))
+        if column not in names:
+            there = ", ".join(names[:20])
             raise ValueError(f"{path} has no column {column!r} ({option}); its columns are: {there}")
-        table[column] = table[column].fillna("")
+    places = {column: names.index(column) for column in columns}
+    cells: dict[str, list[str]] = {column: [] for column in columns}
+    for record in records:
+        for column, place in places.items():
+            cells[column].append(record[place] if place < len(record) else "")
+    table = pd.DataFrame({column: pd.Series(values, dtype=str) for column, values in cells.items()})
+    for column in columns:
         empty = [row + 1 for row, cell in enumerate(table[column]) if not cell.strip()]
         if empty:
             raise ValueError(
@@ -149,6 +160,44 @@ def _read_table(path: Path | str, columns: Mapping[str, str]) -> pd.DataFrame:
                 f"(record {_some(empty)}); fill or remove them"
             )
     return table
+
+
+def read_records(path: Path | str) -> Iterator[list[str]]:
+    """The cells of each record of a table, the header's first: CSV, or TSV if the name ends in ``.tsv``, UTF-8.
+
+    Blank lines are no records. Unlike pandas, it takes no more memory than a record's limit for what is no table.
+
+    Raises:
+        ValueError: Not a table, with the line.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        records = csv.reader(_bounded(file), delimiter=separator, strict=True)
+        width = 0
+        try:
+            for record in filter(None, records):
+                width = width or len(record)
+                if len(record) > min(width, MOST_COLUMNS):
+                    limit = f"the header {width:,}" if len(record) > width else f"the limit is {MOST_COLUMNS:,}"
+                    raise csv.Error(f"{len(record):,} cells, and {limit}")
+                yield record
+        except csv.Error as error:
+            raise ValueError(f"{path} is not a table with a header: line {records.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is not UTF-8 ({error}); convert it, as with iconv -f WINDOWS-1252 -t UTF-8"
+            ) from error
+    if not width:
+        raise ValueError(f"{path} is not a table with a header: it is empty")
+
+
+def _bounded(file: TextIO) -> Iterator[str]:
+    """Lines, of which one without an end is not read to the end."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise csv.Error(f"longer than {LONGEST_LINE:,} characters, the limit")
+        yield line
 
 
 def _positive_label(positive: str, found: list[str], path: Path | str, column: str) -> str:

@@ -250,7 +250,14 @@ def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
 
 
 def read_split(path: Path | str) -> pd.DataFrame:
-    """Read one file of `write_splits`; a message ``NA`` stays the text NA."""
-    return pd.read_csv(
-        path, keep_default_na=False, dtype={"id": "int64", "group": "int64", "label": "str", "text": "str"}
-    )
+    """Read one file of `write_splits`; a message ``NA`` stays the text NA.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return pd.read_csv(
+            path, keep_default_na=False, dtype={"id": "int64", "group": "int64", "label": "str", "text": "str"}
+        )
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{path} is not what a run wrote: {error}") from error

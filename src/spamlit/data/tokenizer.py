@@ -20,7 +20,11 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s
 SMOLLM2_PATTERN = r"\p{N}|\s++(?=\p{N})|" + GPT2_PATTERN
 
 SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-FORMAT = 1  # of the saved folder
+PATTERNS = (GPT2_PATTERN, SMOLLM2_PATTERN)
+"""Those that a saved folder may name: another could take for ever."""
+LONGEST_TEXT = 250_000
+"""Characters that are looked at, many times what any context holds: tiktoken panics on millions of spaces."""
+FORMAT = 2  # of the saved folder; 1 had no checksum of the settings
 
 
 class Tokenizer:
@@ -61,8 +65,9 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; ``[pad_id]`` where there are none (the empty text), so never empty.
 
-        Lone surrogates, which no UTF-8 has, count as U+FFFD.
+        Lone surrogates, which no UTF-8 has, count as U+FFFD. What lies beyond `LONGEST_TEXT` is not looked at.
         """
+        text = text[:LONGEST_TEXT]
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError:
@@ -124,11 +129,11 @@ class Tokenizer:
         return self._encoding.decode(list(ids))
 
     def save(self, folder: Path | str) -> None:
-        """Write ``tokenizer.tiktoken`` (base64 token, id) and ``tokenizer.json`` (the rest, and the ranks' SHA-256)."""
+        """Write ``tokenizer.tiktoken`` (base64 token, id) and ``tokenizer.json`` (the rest, and both SHA-256)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         data = b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in self.ranks.items())
-        settings = {
+        settings: dict[str, object] = {
             "format": FORMAT,
             "name": self.name,
             "pattern": self.pattern,
@@ -136,6 +141,7 @@ class Tokenizer:
             "pad_id": self.pad_id,
             "ranks_sha256": hashlib.sha256(data).hexdigest(),
         }
+        settings["sha256"] = _digest(settings)
         with atomic_write(folder / "tokenizer.tiktoken") as path:
             path.write_bytes(data)
         with atomic_write(folder / "tokenizer.json") as path:
@@ -152,19 +158,33 @@ class Tokenizer:
         try:
             settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
             data = (folder / "tokenizer.tiktoken").read_bytes()
-            if settings["format"] != FORMAT:
+            if settings["format"] not in (1, FORMAT):
                 raise ValueError(f"format {settings['format']}, and this version reads {FORMAT}")
+            if settings["format"] == FORMAT and settings["sha256"] != _digest(settings):
+                raise ValueError("tokenizer.json was changed or damaged: its own SHA-256 does not hold")
             if hashlib.sha256(data).hexdigest() != settings["ranks_sha256"]:
                 raise ValueError("tokenizer.tiktoken does not have the SHA-256 that tokenizer.json names")
-            return cls(
-                settings["name"],
-                ranks=_parse_ranks(data),
-                pattern=settings["pattern"],
-                special=settings["special"],
-                pad_id=settings["pad_id"],
-            )
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+            ranks, special, pad_id = _parse_ranks(data), settings["special"], settings["pad_id"]
+            _check_ids(ranks, special, pad_id)
+            if settings["pattern"] not in PATTERNS:
+                raise ValueError(f"pattern {settings['pattern']!r:.80} is none that this version knows")
+            return cls(settings["name"], ranks=ranks, pattern=settings["pattern"], special=special, pad_id=pad_id)
+        except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"no usable tokenizer in {folder}: {error or type(error).__name__}") from error
+
+
+def _digest(settings: Mapping[str, object]) -> str:
+    content = {key: value for key, value in settings.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int], pad_id: int) -> None:
+    """Refuses ids that are not 0 … n - 1, each once, for which tiktoken would panic."""
+    ids = [*ranks.values(), *special.values()]
+    if not ranks or any(type(i) is not int for i in (*ids, pad_id)) or sorted(ids) != list(range(len(ids))):
+        raise ValueError(f"the ids of its {len(ids)} tokens are not 0 to {len(ids) - 1}, each once")
+    if not 0 <= pad_id < len(ids) or b"" in ranks or "" in special:
+        raise ValueError(f"pad_id={pad_id!r} is no token, or a token is empty")
 
 
 def _parse_ranks(data: bytes) -> dict[bytes, int]:
@@ -203,7 +223,7 @@ def _load_gpt2() -> Tokenizer:
 
 def _load_smollm2() -> Tokenizer:
     """From the GGUF; afterwards from a folder in the cache, for reading the GGUF's arrays takes seconds."""
-    folder = cache_dir() / "tokenizers" / f"smollm2-{str(ASSETS[SMOLLM2_GGUF].sha256)[:16]}"
+    folder = cache_dir() / "tokenizers" / f"smollm2-{str(ASSETS[SMOLLM2_GGUF].sha256)[:16]}-v{FORMAT}"
     if (folder / "tokenizer.json").exists():
         try:
             return Tokenizer.load(folder)

@@ -94,7 +94,7 @@ class SeparatedTable(LineTable):
         super().__init__(stream, name, columns)
         csv.field_size_limit(LONGEST_RECORD)
         self._delimiter = delimiter
-        self._taken: list[bytes] = []
+        self._taken, self._begin = bytearray(), 1
         self._reader = csv.reader(self._decoded(), delimiter=delimiter, strict=True)
         self._records = self._parse()
         _, raw, self._names = next(self._records, (1, b"", []))
@@ -134,19 +134,16 @@ class SeparatedTable(LineTable):
 
     def _decoded(self) -> Iterator[str]:
         """Lines for the csv module, which takes as many as a record has."""
-        size = 0
         for line in self.lines():
-            size = len(line) + (size if self._taken else 0)
-            if size > LONGEST_RECORD:
-                begin = self.number - len(self._taken)
-                raise self.error(f"a record longer than {LONGEST_RECORD:,} bytes; is a quote left open?", begin)
-            self._taken.append(line)
+            self._taken += line
+            if len(self._taken) > LONGEST_RECORD:
+                raise self.error(f"a record longer than {LONGEST_RECORD:,} bytes; is a quote left open?", self._begin)
             yield _text(line.removeprefix(_BOM) if self.number == 1 else line)
 
     def _parse(self) -> Iterator[tuple[int, bytes, list[str]]]:
         """Line number, bytes and cells of each record, the header's first."""
         while True:
-            begin = self.number + 1
+            begin = self._begin = self.number + 1
             self._taken.clear()
             try:
                 cells = next(self._reader)
@@ -157,7 +154,7 @@ class SeparatedTable(LineTable):
                 if reason.startswith("new-line character"):
                     reason = "a carriage return in a cell without quotes"
                 raise self.error(f"{reason}. Quotes go around a whole cell, and are doubled within.", begin) from None
-            yield begin, b"".join(self._taken), cells
+            yield begin, bytes(self._taken), cells
 
 
 class JsonTable(LineTable):

@@ -51,17 +51,21 @@ class Predictor:
     def __init__(self, classifier: Classifier, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
         self.classifier, self.tokenizer, self.settings = classifier, tokenizer, settings
         try:
-            self.labels = tuple(settings["labels"])
+            self.labels = _labels(settings["labels"])
             self.threshold = check_threshold(settings["threshold"])
             self.unsure = check_band(settings.get("unsure"))  # bundles from before the band do not say
             self.temperature = float(settings["temperature"])
-            if not self.temperature > 0:
-                raise ValueError(f"temperature={self.temperature} is not above 0")
+            if not 1e-6 < self.temperature < 1e6:
+                raise ValueError(f"temperature={self.temperature} is not between 1e-6 and 1e6")
             self.max_length = int(settings["max_length"])
+            if not 1 <= self.max_length <= (context := classifier.backbone.config.context):
+                raise ValueError(f"max_length={self.max_length} is not 1 to the context's {context}")
+            if tokenizer.vocab_size > (known := classifier.backbone.config.vocab_size):
+                raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, and the backbone {known}")
             self.normalise = str(settings.get("normalise", "none"))  # older bundles do not say
             check_normalisation(self.normalise)
             self.pad_to = self.max_length if settings["pooling"] in ("last", "mean") else None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle's config.json lacks or spoils a setting: {error}") from error
 
     @classmethod
@@ -157,3 +161,10 @@ class Predictor:
         flags = {"truncated": length > self.max_length, "unsure": unsure}
         flag = ";".join(name for name, raised in flags.items() if raised)
         return Prediction(self.labels[probability >= threshold], probability, flag)
+
+
+def _labels(labels: object) -> tuple[str, str]:
+    match labels:
+        case [str(negative), str(positive)] if negative != positive:
+            return negative, positive
+    raise ValueError(f"labels={labels!r:.80} are not two different words")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -29,7 +30,14 @@ from spamlit.model.gpt import GPT, GPTConfig
 from spamlit.model.lora import LoRA, merge_state
 
 FORMAT = 1
+LONGEST_CONFIG = 1 << 20  # bytes
+MOST = {"vocab_size": 1 << 20, "context": 1 << 16, "n_layer": 256, "n_head": 1 << 10, "n_kv_head": 1 << 10}
+MOST |= {"n_embd": 1 << 14, "n_inner": 1 << 16, "n_classes": 16}
+"""Of what a bundle may say of its model, which is built before its tensors are looked at."""
 MODEL, BACKBONE, CONFIG, CARD = "model.safetensors", "backbone.safetensors", "config.json", "MODEL_CARD.md"
+FILES = (MODEL, BACKBONE, "tokenizer.json", "tokenizer.tiktoken")
+"""What config.json may name: no other file is opened, so no name leads out of the folder."""
+_UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class BundleError(ValueError):
@@ -115,7 +123,7 @@ def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         raise BundleError(f"{folder / CONFIG} has no SHA-256 for {MODEL}: the bundle is not whole.")
     for name, digest in config["files"].items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if name not in FILES or not path.is_file():
             raise BundleError(f"{folder} has no file {name!r}, which its {CONFIG} names: the bundle is not whole.")
         if sha256_file(path) != digest:
             raise BundleError(
@@ -124,7 +132,7 @@ def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     try:
         classifier = _build(config)
         state = _read_state(folder, config, set(classifier.state_dict()))
-    except (TypeError, KeyError, ValueError, ArithmeticError, RuntimeError, SafetensorError) as error:
+    except (*_UNFIT, SafetensorError) as error:
         raise BundleError(f"{folder} does not describe a classifier: {error}") from error
     wrong = sorted(name for name, value in classifier.state_dict().items() if value.shape != state[name].shape)
     if wrong:
@@ -141,14 +149,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
+        if (size := path.stat().st_size) > LONGEST_CONFIG:
+            raise BundleError(f"{path} has {size:,} bytes; the limit is {LONGEST_CONFIG:,}.")
         config = json.loads(path.read_text(encoding="utf-8"))
+        digest = _digest(config) if isinstance(config, dict) else ""
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is not a bundle: it has no {CONFIG}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except BundleError:
+        raise
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of a number with thousands of digits
         raise BundleError(f"{path} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise BundleError(f"{path} is not of format {FORMAT}, the one that this version reads.")
-    if config.get("sha256") != _digest(config) or not isinstance(config.get("files"), dict):
+    if config.get("sha256") != digest or not isinstance(config.get("files"), dict):
         raise BundleError(f"{path} was changed or damaged: its own SHA-256 does not hold.")
     return config
 
@@ -163,6 +176,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _build(config: dict[str, Any]) -> Classifier:
     """The classifier without weights: the backbone is on the meta device."""
+    _check_model(config)
     backbone = GPT(GPTConfig(**config["backbone"]))
     return Classifier(
         backbone,
@@ -172,6 +186,21 @@ def _build(config: dict[str, Any]) -> Classifier:
         head_bias=config["head_bias"],
         n_classes=config["n_classes"],
     )
+
+
+def _check_model(config: dict[str, Any]) -> None:
+    """Refuses what could not be built, or would take for ever."""
+    sizes = {key: config["backbone"].get(key) for key in MOST if key != "n_classes"}
+    for key, size in {**sizes, "n_classes": config["n_classes"]}.items():
+        least = 2 if key == "n_classes" else 1
+        if type(size) is not int or not least <= size <= MOST[key]:
+            raise ValueError(f"{key}={size!r:.40}: expected a whole number from {least} to {MOST[key]:,}")
+    for key, flag in (("causal", config["causal"]), ("head_bias", config["head_bias"])):
+        if type(flag) is not bool:
+            raise ValueError(f"{key}={flag!r:.40}: expected true or false")
+    for key in ("norm_eps", "rope_theta"):
+        if not 0 < (number := config["backbone"].get(key, 1.0)) < math.inf:
+            raise ValueError(f"{key}={number!r:.40}: expected a number above 0")
 
 
 def _read_state(folder: Path, config: dict[str, Any], names: set[str]) -> dict[str, Tensor]:

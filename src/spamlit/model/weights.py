@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -111,18 +110,19 @@ def prepared_path(name: str, *, source: Source | None = None, progress: bool = T
         ValueError, spamlit.assets.AssetError: As `load_backbone`.
     """
     config = _config(name, "pretrained")
+    shapes = parameter_shapes(config)
     asset, read = _asset(name, source), SOURCES[name][1]
     folder = cache_dir() / "weights"
     key = (asset.sha256 or asset.key)[:16]
     path = folder / f"{name}-{key}-v{_VERSION}.safetensors"
     try:
-        if not _is_sound(path):
+        if not _is_sound(path, shapes):
             from filelock import FileLock  # a warm cache needs none
 
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                if not _is_sound(path):  # another process may have made it meanwhile
-                    _prepare(path, read(fetch(asset, progress=progress), config), parameter_shapes(config))
+                if not _is_sound(path, shapes):  # another process may have made it meanwhile
+                    _prepare(path, read(fetch(asset, progress=progress), config), shapes)
     except OSError as error:
         raise AssetError(
             f"cannot prepare the weights of {name} in {folder}: {error}. "
@@ -191,22 +191,30 @@ def _write(path: Path, tensors: Iterable[tuple[str, Tensor]], shapes: dict[str, 
     Its metadata holds the CRC-32 of each `_CHUNK` bytes of the data.
     (`safetensors.torch.save_file` would need all of the model in memory.)
     """
-    offsets, end = {}, 0
-    for name, shape in shapes.items():
-        offsets[name] = (end, end + 4 * math.prod(shape))
-        end = offsets[name][1]
+    offsets = _offsets(shapes)
+    end = max(stop for _, stop in offsets.values())
     checksums = [0] * -(-end // _CHUNK)
     with path.open("wb") as file:
-        start = file.write(_header(shapes, offsets, checksums))
+        start = file.write(_header(shapes, checksums))
         for name, tensor in tensors:
             file.seek(start + offsets[name][0])
             file.write(tensor.numpy().data)
         file.flush()
         file.seek(0)
-        file.write(_header(shapes, offsets, _checksums(path, start)))
+        file.write(_header(shapes, _checksums(path, start)))
 
 
-def _header(shapes: dict[str, tuple[int, ...]], offsets: dict[str, tuple[int, int]], checksums: list[int]) -> bytes:
+def _offsets(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """Where each tensor's bytes begin and end, one tensor behind the other."""
+    offsets, end = {}, 0
+    for name, shape in shapes.items():
+        offsets[name] = (end, end + 4 * math.prod(shape))
+        end = offsets[name][1]
+    return offsets
+
+
+def _header(shapes: dict[str, tuple[int, ...]], checksums: list[int]) -> bytes:
+    offsets = _offsets(shapes)
     header: dict[str, object] = {"__metadata__": {"crc32": ",".join(f"{c:08x}" for c in checksums)}}
     header |= {n: {"dtype": "F32", "shape": shapes[n], "data_offsets": offsets[n]} for n in shapes}
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -226,13 +234,13 @@ def _checksums(path: Path, start: int) -> list[int]:
         return list(threads.map(checksum, range(start, path.stat().st_size, _CHUNK)))
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether the prepared file is there, whole and undamaged."""
+def _is_sound(path: Path, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether the prepared file is there, and byte for byte what its tensors' checksums and `shapes` make of it."""
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, 1 << 24)))
-        expected: str = header["__metadata__"]["crc32"]
-        return expected == ",".join(f"{c:08x}" for c in _checksums(path, 8 + size))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            size = min(int.from_bytes(file.read(8), "little"), 1 << 24)
+            file.seek(0)
+            header = file.read(8 + size)
+        return header == _header(shapes, _checksums(path, 8 + size))
+    except OSError:
         return False

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
 import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,45 @@ from spamlit.assets import atomic_write
 
 SHARE = 0.05
 """Of the time of training, at most, that `last.ckpt` may take."""
+
+
+_UNSOUND = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
+    *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What zipfile and torch raise for bytes that are no checkpoint."""
+_RESUMED = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "rng"}
+"""What going on needs, beside the weights."""
+
+
+class CheckpointError(ValueError):
+    """A file that is no sound checkpoint; the message says which, why, and what to do."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU, whose checksums hold; nothing in it is executed.
+
+    `torch.load` alone does not look at the checksums that `torch.save` writes.
+
+    Raises:
+        CheckpointError: damaged, or holding more than tensors and plain values.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise CheckpointError("its parts are compressed, as torch does not write them")  # could grow endlessly
+            if (damaged := archive.testzip()) is not None:
+                raise CheckpointError(f"the checksum of its part {damaged} does not hold")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNSOUND as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged, or no checkpoint: {reason}. Nothing of it was used. Copy it again, or train again."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a run: it has no state_dict.")
+    return content
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,6 +76,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Loads what `read_checkpoint` finds sound: on the CPU, from where Lightning moves it, and without code."""
+        content = read_checkpoint(Path(path))
+        if missing := sorted(_RESUMED - content.keys()):
+            raise CheckpointError(f"{path} is no checkpoint to go on from: it has no {', '.join(missing)}.")
+        return content
 
 
 class LastCheckpoint(Checkpoint):

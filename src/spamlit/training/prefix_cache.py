@@ -12,6 +12,8 @@ import json
 import mmap
 import os
 import shutil
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +26,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from spamlit.assets import cache_dir
+from spamlit.assets import atomic_write, cache_dir
 from spamlit.training.progress import track
 
 SHARD_TOKENS = 16_384
@@ -32,6 +34,11 @@ BATCH_TOKENS = 1_024  # the larger, the more padding; the smaller, the less ther
 HELD_BYTES = 32 * 2**20  # of mapped values that reading may leave in memory
 VERSION = 1
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.float16: np.float16}
+_UNSOUND = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What numpy raises for bytes that are none of its files."""
 
 Ids = Sequence[int]
 
@@ -142,8 +149,9 @@ class PrefixCache:
 
     def _describe(self) -> None:
         about = self.folder / "about.json"
-        if not about.exists():
-            about.write_text(json.dumps(self.key, indent=2, sort_keys=True))
+        if _described(about) != json.loads(json.dumps(self.key)):
+            with atomic_write(about) as temporary:
+                temporary.write_text(json.dumps(self.key, indent=2, sort_keys=True))
         os.utime(about)
 
     def _open(self, wanted: set[bytes]) -> None:
@@ -152,7 +160,7 @@ class PrefixCache:
             shutil.rmtree(rubbish, ignore_errors=True)
         self._entries = {}
         for shard in sorted(self.folder.glob("*.shard")):
-            entries = _read_shard(shard, wanted)
+            entries = _read_shard(shard, wanted, _NUMPY[self.dtype])
             if entries is None:
                 shutil.rmtree(shard)
             else:
@@ -182,7 +190,7 @@ class PrefixCache:
         keys = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)  # (M, 16)
         np.savez(part / "index.npz", digests=keys, offsets=offsets, checksums=np.array(checksums, np.uint32))
         shard = part.rename(part.with_suffix(".shard"))
-        self._entries.update(_read_shard(shard, set(digests)) or {})
+        self._entries.update(_read_shard(shard, set(digests), _NUMPY[self.dtype]) or {})
         self.computed += len(items)
 
     def _compute(self, messages: list[Ids]) -> list[npt.NDArray[Any]]:
@@ -198,12 +206,21 @@ class PrefixCache:
 
 
 def stores(root: Path | None = None) -> list[tuple[Path, dict[str, Any], int, float]]:
-    """All stores: folder, key, size in bytes, time of last use; the most recently used first."""
+    """All stores: folder, key (empty where its file is damaged), size in bytes, time of last use; the newest first."""
     found = []
     for about in (root or cache_dir() / "prefix").glob("*/about.json"):
         size = sum(file.stat().st_size for file in about.parent.rglob("*") if file.is_file())
-        found.append((about.parent, json.loads(about.read_text()), size, about.stat().st_mtime))
+        found.append((about.parent, _described(about), size, about.stat().st_mtime))
     return sorted(found, key=lambda store: -store[3])
+
+
+def _described(about: Path) -> dict[str, Any]:
+    """What a store's about.json says; nothing where it is missing or damaged."""
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def evict(root: Path, limit_bytes: int, keep: Path | None = None) -> list[Path]:
@@ -276,13 +293,15 @@ def _batches(items: list[tuple[bytes, Ids]]) -> Iterator[list[tuple[bytes, Ids]]
         yield batch
 
 
-def _read_shard(shard: Path, wanted: set[bytes]) -> dict[bytes, Entry] | None:
-    """The wanted messages of a shard; None where the files or a checksum are not sound."""
+def _read_shard(shard: Path, wanted: set[bytes], dtype: npt.DTypeLike) -> dict[bytes, Entry] | None:
+    """The wanted messages of a shard; None where the files or a checksum are not sound, or the values of other type."""
     try:
         with np.load(shard / "index.npz", allow_pickle=False) as index:
             digests, offsets, checksums = index["digests"], index["offsets"], index["checksums"]
         values = np.load(shard / "values.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except _UNSOUND:
+        return None
+    if values.dtype != dtype or values.ndim != 2 or not len(digests) == len(checksums) == len(offsets) - 1:
         return None
     entries = {}
     for i, digest in enumerate(map(bytes, digests)):

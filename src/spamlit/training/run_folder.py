@@ -87,23 +87,19 @@ def is_finished(run: Path) -> bool:
     """Whether a run wrote all that it writes."""
     if not (run / "metrics.json").is_file() or not (run / "run.json").is_file():
         return False
-    from omegaconf import OmegaConf  # prediction does without
-
     config = run / ".hydra" / "config.yaml"
-    wants_report = config.is_file() and OmegaConf.select(OmegaConf.load(config), "report")
+    content = read_yaml(config) if config.is_file() else None
+    wants_report = isinstance(content, dict) and content.get("report")
     return not wants_report or (run / "report.html").is_file()
 
 
 def stored_overrides(run: Path) -> list[str] | None:
     """What was given on the command line of a run; None where that was not recorded, or not to the end."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
     try:
-        stored = OmegaConf.load(run / ".hydra" / "overrides.yaml")
-    except (FileNotFoundError, YAMLError):
+        stored = read_yaml(run / ".hydra" / "overrides.yaml")
+    except (FileNotFoundError, ValueError):
         return None
-    return [str(override) for override in stored]
+    return stored if isinstance(stored, list) and all(isinstance(text, str) for text in stored) else None
 
 
 def identity(overrides: Iterable[str]) -> frozenset[str]:
@@ -113,6 +109,21 @@ def identity(overrides: Iterable[str]) -> frozenset[str]:
     frozenset({'seed=1'})
     """
     return frozenset(text for text in overrides if text.split("=", 1)[0].lstrip("+") not in HOW)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file of plain values: tags that name Python objects are refused.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not such a file.
+    """
+    import yaml  # prediction does without
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, or not plain YAML: {' '.join(str(error).split())}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

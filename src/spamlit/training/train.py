@@ -11,7 +11,6 @@ from pathlib import Path
 
 import hydra
 import pandas as pd
-import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +24,7 @@ from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.lora import merged
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
-from spamlit.training.checkpoint import AtomicCheckpointIO
+from spamlit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from spamlit.training.checks import check
 from spamlit.training.decision import decide
 from spamlit.training.divergence import told_by_id
@@ -199,7 +198,7 @@ def load_evaluated(module: SpamModule, cfg: DictConfig) -> None:
     """The weights that are tested and bundled: `evaluate=best` or the last ones, or the average kept beside them."""
     best = Path(cfg.run_dir) / "checkpoints" / "best.ckpt"
     if cfg.evaluate == "best" and best.is_file():
-        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(best)
         module.load_trained(checkpoint.get("average", checkpoint["state_dict"]))
     elif module.average is not None:
         module.load_trained(module.average)
