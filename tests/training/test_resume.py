@@ -67,11 +67,14 @@ def test_interrupted_anywhere_ends_in_the_same_weights(undisturbed, interrupted,
 
 
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_batch_end", "on_validation_end"])
-@pytest.mark.parametrize("every", [1, 3])
-def test_interrupted_in_a_validation_it_is_made_up_for(undisturbed, interrupted, hook, every):
+@pytest.mark.parametrize(("between", "steps"), [(2, (2, 4, 7)), (1.0, (5, 10)), (1, (3, 5, 11))])
+def test_interrupted_in_a_validation_it_is_made_up_for(run, interrupted, hook, between, steps):
+    """Every step is kept, but where `last.ckpt` waits for the validation, that is repeated with the step before."""
+    choices = (*CHOICES, f"trainer.val_check_interval={between}", "callbacks.last.every_n_steps=1", "optimizer.lr=0.3")
+    undisturbed = run(*choices, folder="undisturbed")
     wanted = undisturbed.module.classifier.trained_state()
-    for step in (2, 4, 7, 12):
-        resumed = interrupted(step, *CHOICES, f"callbacks.last.every_n_steps={every}", hook=hook)
+    for step in steps:
+        resumed = interrupted(step, *choices, hook=hook)
         assert resumed.metrics == undisturbed.metrics, f"stopped in the validation after step {step}"
         for name, value in resumed.module.classifier.trained_state().items():
             assert torch.equal(value, wanted[name]), f"{name}: stopped in the validation after step {step}"
