@@ -4,10 +4,15 @@ They are forked from a server that has imported torch, Lightning and spamlit, an
 then is what `python train.py …` and `spamlit …` do. Their tokenizer is made of bytes and needs no file.
 """
 
+import functools
+import importlib
+import itertools
 import multiprocessing
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +24,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 IMPORTED = ["tests.faults.processes", "spamlit.cli.train", "spamlit.training.train", "spamlit.cli.summary"]
 IMPORTED += ["spamlit.analysis.report", "spamlit.analysis.compare", "spamlit.inference.predictor"]
 CONTEXT.set_forkserver_preload(IMPORTED)
+TOUCHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree")
+"""Audit events with a path first."""
 DEADLINE = 120.0
 """Seconds after which a process counts as hung."""
 
@@ -56,6 +63,11 @@ class Started:
         assert self.process.exitcode is not None
         return self.process.exitcode
 
+    def killed(self) -> None:
+        """Waits for its end by SIGKILL."""
+        code = self.wait()
+        assert code == -signal.SIGKILL, f"not killed, exit code {code}: {self.said.read_text()}"
+
     def done(self) -> str:
         """What it said, when it ended well."""
         code = self.wait()
@@ -83,6 +95,40 @@ def start(
 def train(cwd: Path, *overrides: str, **how: Any) -> Started:
     """`python train.py` with a tiny backbone on `cwd/collection`."""
     return start(["train", *TINY, *overrides], cwd, **how)
+
+
+def kill_at_path(pattern: str, times: int, within: float) -> None:
+    """In a process: SIGKILL when it touches paths of a pattern so many times, or a bit later."""
+    found, seen = re.compile(pattern).search, itertools.count(1)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        paths = [str(path) for path in arguments[:2] if isinstance(path, str | Path)] if event in TOUCHING else ()
+        if any(map(found, paths)) and next(seen) == times:
+            _kill_self(within)
+
+    sys.addaudithook(watch)
+
+
+def kill_in_call(what: str, times: int, within: float) -> None:
+    """In a process: SIGKILL in a method, `module:Class.method`, called so many times, or a bit later."""
+    module, _, name = what.partition(":")
+    owner, seen = getattr(importlib.import_module(module), name.split(".")[0]), itertools.count(1)
+    method = getattr(owner, name.split(".")[1])
+
+    def called(*arguments: Any) -> Any:
+        if next(seen) == times:
+            _kill_self(within)
+        return method(*arguments)
+
+    setattr(owner, method.__name__, functools.wraps(method)(called))
+
+
+def _kill_self(within: float) -> None:
+    kill = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
+    if within:
+        threading.Timer(within, kill).start()
+    else:
+        kill()
 
 
 def _child(command: list[str], cwd: Path, said: Path, before: Callable[..., None] | None, given: Sequence[Any]) -> None:

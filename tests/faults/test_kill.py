@@ -1,7 +1,7 @@
 """SIGKILL at any moment: the same command, or `ckpt=`, ends as if nothing had been.
 
-Moments are random, or a phase's: the file system is watched for what the phase writes, and the process killed a random
-little later. Each case's number is its seed.
+Moments are random, or a phase's: the process is killed when it touches a phase's file, or is in a phase's method, for a
+random number of times, or a random little later. Each case's number is its seed.
 """
 
 import random
@@ -24,19 +24,17 @@ from tests.faults.finished import (
     prefix_computed,
 )
 from tests.faults.outcome import Lost, Wrong, cases
-from tests.faults.processes import Started, start, train
+from tests.faults.processes import kill_at_path, kill_in_call, start, train
 from tests.loopback import Fault, Loopback
 from tests.synthetic import write_collection
 
-from spamlit.assets import ASSETS, Asset, UrlSource, sha256_file
+from spamlit.assets import ASSETS, Asset, UrlSource, sha256_file, store
 from spamlit.training.run_folder import is_finished, stored_overrides
 
 # Messages enough for two shards of the prefix cache; last.ckpt after each step, validation after every other.
 RUN = ("trainer.max_epochs=2", "trainer.val_check_interval=2", "callbacks.last.every_n_steps=1", "model.dropout=0.2")
 RUN += ("data.balance=none", "data.batch_size=32", "hydra.run.dir=run")
 PLAIN = (*RUN, "report=false")
-ATTEMPTS = 5
-"""Starts in which a phase's moment may be missed, so short is it."""
 
 
 @dataclass
@@ -64,63 +62,34 @@ def workspace(root: Path) -> Path:
 
 # --- runs ----------------------------------------------------------------------------------------------------------
 
-Watch = Callable[[Path, random.Random], Callable[[], bool]]
-"""Given a working folder: what says, asked again and again, whether a phase was reached."""
-
-
-def appears(pattern: str) -> Watch:
-    """A phase that has begun when a file is there."""
-    return lambda root, rng: lambda: next(root.glob(pattern), None) is not None
-
-
-def written(path: str, most: int) -> Watch:
-    """A phase that has begun when a file was written anew a random number of times."""
-
-    def watch(root: Path, rng: random.Random) -> Callable[[], bool]:
-        wanted, seen = rng.randint(1, most), set[int]()
-
-        def reached() -> bool:
-            try:
-                seen.add((root / path).stat().st_mtime_ns)
-            except FileNotFoundError:
-                return False
-            return len(seen) >= wanted
-
-        return reached
-
-    return watch
-
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: once `watch` says so, and up to `within` seconds later."""
+    """When a run is killed.
 
-    watch: Watch
+    Attributes:
+        before: what waits for it in the process.
+        what: a path's pattern, or a method.
+        most: the time it happens is drawn from 1 to this.
+        within: seconds that it may go on.
+    """
+
+    before: Callable[..., None]
+    what: str
+    most: int
     within: float = 0.0
     command: tuple[str, ...] = PLAIN
 
 
 MOMENTS = {
-    "prefix pass": Moment(appears("cache/prefix/*/*.part"), 0.1),
-    "training": Moment(written("run/checkpoints/last.ckpt", 30), 0.03),
-    "validation": Moment(written("run/checkpoints/best.ckpt", 6), 0.005),
-    "checkpoint writing": Moment(appears("run/checkpoints/.*.ckpt.*.tmp")),
-    "bundle writing": Moment(appears("run/classifier.part"), 0.03),
-    "results writing": Moment(appears("run/classifier"), 0.1),
-    "report writing": Moment(appears("run/metrics.json"), 1.0, RUN),
+    "prefix pass": Moment(kill_at_path, r"prefix/.*\.part", 6, 0.05),
+    "training": Moment(kill_in_call, "spamlit.training.module:SpamModule.training_step", 20, 0.01),
+    "validation": Moment(kill_in_call, "spamlit.training.module:SpamModule.validation_step", 12, 0.005),
+    "checkpoint writing": Moment(kill_at_path, r"checkpoints/\.(last|best)\.ckpt", 60, 0.001),
+    "bundle writing": Moment(kill_at_path, r"run/classifier", 12, 0.002),
+    "results writing": Moment(kill_at_path, r"run/\.?(predictions\.csv|run\.json|metrics\.json)", 8),
+    "report writing": Moment(kill_at_path, r"run/\.?(metrics\.json|report\.html|curves\.png)", 14, 0.3, RUN),
 }
-
-
-def killed_at(moment: Moment, process: Started, root: Path, rng: random.Random) -> bool:
-    """Whether a process was killed in time; else it has ended."""
-    reached = moment.watch(root, rng)
-    while not reached():
-        if not process.running:
-            return False
-    time.sleep(rng.uniform(0, moment.within))
-    in_time = process.running
-    process.kill()
-    return in_time
 
 
 def go_on(root: Path, command: tuple[str, ...], seed: int) -> None:
@@ -145,13 +114,9 @@ def check_gone_on(root: Path, reference: Reference, command: tuple[str, ...], se
 
 
 def kill_in(phase: str, tmp_path: Path, reference: Reference, seed: int) -> None:
-    moment, rng = MOMENTS[phase], random.Random(seed)
-    for _ in range(ATTEMPTS):
-        root = workspace(tmp_path / "case")
-        if killed_at(moment, train(root, *moment.command), root, rng):
-            break
-    else:
-        pytest.fail(f"{phase} was over before it could be killed, {ATTEMPTS} times")
+    moment, rng, root = MOMENTS[phase], random.Random(seed), workspace(tmp_path / "case")
+    given = (moment.what, rng.randint(1, moment.most), rng.uniform(0, moment.within))
+    train(root, *moment.command, before=moment.before, given=given).killed()
     check_gone_on(root, reference, moment.command, seed)
 
 
@@ -281,7 +246,7 @@ NAME = "SMSSpamCollection"
 
 def offer(url: str, sha256: str, size: int) -> None:
     """In the process to be killed: the collection comes from this address, and is this."""
-    ASSETS[NAME] = Asset(NAME, sha256, size, (UrlSource(url),))
+    store.ASSETS = {**ASSETS, NAME: Asset(NAME, sha256, size, (UrlSource(url),))}
 
 
 @pytest.fixture(scope="module")
@@ -353,9 +318,9 @@ def test_killed_while_a_file_is_labelled(
     rng, out = random.Random(seed), tmp_path / "out.csv"
     out.write_text("earlier\n")
     command = [*predict(reference), "--input", str(folder / "in.csv"), "--output", "out.csv"]
-    moment = Moment(appears(".out.csv.*.tmp"), took / 3)
-    killed = killed_at(moment, start(command, tmp_path), tmp_path, rng)
-    if killed and out.read_text() not in ("earlier\n", (folder / "out.csv").read_text()):
+    given = (r"\.out\.csv\.[0-9a-f]*\.tmp", rng.randint(1, 3), rng.uniform(0, took / 10))
+    start(command, tmp_path, before=kill_at_path, given=given).killed()
+    if out.read_text() not in ("earlier\n", (folder / "out.csv").read_text()):
         raise Wrong("part of a labelled file stands in place of the earlier one")
     start(command, tmp_path).done()
     if out.read_bytes() != (folder / "out.csv").read_bytes():
