@@ -34,6 +34,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _hold(made)
         yield temporary
         publish(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk, as whoever writes is told of it
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(made)
