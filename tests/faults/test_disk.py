@@ -9,24 +9,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tests.faults.disk import limit_files, read_only, resize, size_of, small
-from tests.faults.finished import check_cache, check_same, check_tidy, fresh, outcome
+from tests.faults.finished import check_cache, check_same, check_tidy, fresh
 from tests.faults.outcome import Lost, Wrong, cases
 from tests.faults.processes import Started, start, train
-from tests.faults.test_kill import BODY, NAME, PLAIN, RUN, Reference, offer, workspace
+from tests.faults.test_kill import BODY, NAME, PLAIN, RUN, Reference, offer, undisturbed, workspace
 from tests.loopback import Loopback
 
 from spamlit.assets import sha256_file
 from spamlit.training.run_folder import stored_overrides
 
-pytestmark = pytest.mark.filterwarnings("error")
 PLENTY = 1 << 30
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    root = workspace(tmp_path_factory.mktemp("disk") / "undisturbed")
-    train(root, *RUN).done()
-    return Reference(root, outcome(root / "run"), 0.0, 0)
+    return undisturbed(tmp_path_factory.getbasetemp() / "undisturbed")
 
 
 def check_said(failed: Started, *reasons: str) -> None:
@@ -53,7 +50,7 @@ SHARES = 10
 
 
 @pytest.mark.fault("full disk", "run folder")
-@pytest.mark.parametrize("seed", cases(2, SHARES))
+@pytest.mark.parametrize("seed", cases(1, SHARES))
 def test_a_disk_that_fills_in_a_run(tmp_path: Path, reference: Reference, seed: int) -> None:
     root = workspace(tmp_path / "case")
     share = (0.6, 0.1, 0.02, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9)[seed]
@@ -85,7 +82,7 @@ def test_what_a_run_wrote_outlasts_a_full_disk(tmp_path: Path, reference: Refere
 
 
 @pytest.mark.fault("full disk", "prefix cache")
-@pytest.mark.parametrize("seed", cases(1, 4))
+@pytest.mark.parametrize("seed", cases(0, 4))
 def test_a_disk_that_fills_with_the_prefix_cache(tmp_path: Path, reference: Reference, seed: int) -> None:
     root, share = workspace(tmp_path / "case"), (0.7, 0.01, 0.3, 0.95)[seed]
     with small(root / "cache", int(share * size_of(reference.root / "cache"))):
@@ -97,7 +94,7 @@ def test_a_disk_that_fills_with_the_prefix_cache(tmp_path: Path, reference: Refe
 
 
 @pytest.mark.fault("quota", "run and cache")
-@pytest.mark.parametrize("seed", cases(2, 6))
+@pytest.mark.parametrize("seed", cases(1, 6))
 def test_files_that_may_not_grow(tmp_path: Path, reference: Reference, seed: int) -> None:
     root, largest = workspace(tmp_path / "case"), (100_000, 3_000, 3_000_000, 5_000, 50_000, 6_000_000)[seed]
     check_said(train(root, *PLAIN, before=limit_files, given=(largest,)), "File too large")
@@ -125,10 +122,9 @@ def test_a_disk_that_fills_with_a_download(tmp_path: Path, server: tuple[str, st
 
 
 def predict(reference: Reference, output: str) -> list[str]:
-    table = reference.root / "run/test.csv"
-    rows = pd.read_csv(table)[["id", "text"]]
-    rows.to_csv(reference.root / "in.csv", index=False)
-    files = ["--input", str(reference.root / "in.csv"), "--output", output]
+    table = reference.root / "in.csv"
+    pd.read_csv(reference.root / "run/test.csv")[["id", "text"]].to_csv(table, index=False)
+    files = ["--input", str(table), "--output", output]
     return ["predict", "--run", str(reference.root / "run"), *files]
 
 

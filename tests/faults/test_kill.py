@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    root = workspace(tmp_path_factory.mktemp("kill") / "undisturbed")
+    return undisturbed(tmp_path_factory.getbasetemp() / "undisturbed")
+
+
+@cache
+def undisturbed(root: Path) -> Reference:
+    """What all tests of kills and disks compare with; made once."""
+    workspace(root)
     began = time.monotonic()
     train(root, *RUN).done()
     return Reference(root, outcome(root / "run"), time.monotonic() - began, prefix_computed(root / "run"))
@@ -127,7 +134,7 @@ def test_killed_in_the_prefix_pass(tmp_path: Path, reference: Reference, seed: i
 
 
 @pytest.mark.fault("kill", "training")
-@pytest.mark.parametrize("seed", cases(2, 10))
+@pytest.mark.parametrize("seed", cases(1, 10))
 def test_killed_in_training(tmp_path: Path, reference: Reference, seed: int) -> None:
     kill_in("training", tmp_path, reference, seed)
 
@@ -145,7 +152,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, reference: Referen
 
 
 @pytest.mark.fault("kill", "bundle writing")
-@pytest.mark.parametrize("seed", cases(1, 6))
+@pytest.mark.parametrize("seed", cases(0, 6))
 def test_killed_while_the_bundle_is_written(tmp_path: Path, reference: Reference, seed: int) -> None:
     kill_in("bundle writing", tmp_path, reference, seed)
 
@@ -163,7 +170,7 @@ def test_killed_while_the_report_is_written(tmp_path: Path, reference: Reference
 
 
 @pytest.mark.fault("kill", "any moment of a run")
-@pytest.mark.parametrize("seed", cases(1, 12))
+@pytest.mark.parametrize("seed", cases(0, 12))
 def test_killed_again_and_again(tmp_path: Path, reference: Reference, seed: int) -> None:
     """At random moments, up to three times in one run."""
     rng, root = random.Random(1000 + seed), workspace(tmp_path / "case")
@@ -259,7 +266,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loopback,
 
 
 @pytest.mark.fault("kill", "fetch")
-@pytest.mark.parametrize("seed", cases(2, 12))
+@pytest.mark.parametrize("seed", cases(1, 12))
 def test_killed_while_fetching(tmp_path: Path, server: tuple[Loopback, tuple[str, str, int]], seed: int) -> None:
     served, given = server
     rng, root = random.Random(seed), fresh(tmp_path / "case")
