@@ -270,6 +270,7 @@ def start_fetcher(server: Loopback, path: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", FETCHER, *arguments], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.fault("concurrency", "fetch")
 def test_eight_processes_download_once(server: Loopback) -> None:
     processes = [start_fetcher(server, "/good") for _ in range(8)]
     answers = [process.communicate(timeout=30)[0].split()[-1] for process in processes]
@@ -278,6 +279,7 @@ def test_eight_processes_download_once(server: Loopback) -> None:
     assert server.gets("/good") == 1
 
 
+@pytest.mark.fault("concurrency", "killed holder of a lock")
 def test_a_killed_holder_of_the_lock_blocks_nobody(server: Loopback) -> None:
     server.faults["/good"] = [Fault.STALL]
     holder = start_fetcher(server, "/good")

@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from spamlit.assets import atomic_write
 from spamlit.cli.sweep import OBJECTIVE, ResumingLauncher, conclude, interrupted
 
 if TYPE_CHECKING:  # imported when a study is made: Hydra imports every plugin at each start
@@ -158,5 +159,6 @@ def tell_importance(study: Study, folder: Path) -> None:
     if len({trial.value for trial in done}) > 1:
         importance = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
         rows = [f"{key},{share:.4f}" for key, share in importance.items()]
-        (folder / "importance.csv").write_text("\n".join(["key,importance", *rows]) + "\n", encoding="utf-8")
+        with atomic_write(folder / "importance.csv") as temporary:
+            temporary.write_text("\n".join(["key,importance", *rows]) + "\n", encoding="utf-8")
         click.echo(f"importance (PED-ANOVA): {'  '.join(rows).replace(',', ' ')}")

@@ -182,6 +182,7 @@ GRID = ("-m", "model.trainable=head,last_block,last_two_blocks", "optimizer.lr=1
 
 @pytest.mark.assets
 @pytest.mark.slow
+@pytest.mark.fault("kill", "sweep")
 def test_twelve_jobs_killed_in_the_middle_end_in_the_same_table(tmp_path, start):
     write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
     whole = start(*GRID, "hydra.sweep.dir=whole", cwd=tmp_path)

@@ -68,11 +68,11 @@ def test_refused_with_the_value_and_the_fix(folder, capsys, overrides):
 @pytest.mark.parametrize(
     ("overrides", "said"), [("model.trainabel=head", "trainabel"), ("backbone=gpt3", "smollm2-135m")]
 )
-def test_unknown_keys_and_groups_are_refused_by_hydra(folder, capsys, monkeypatch, overrides, said):
-    # under a debugger, for which it takes a measurement of coverage, Hydra raises instead
-    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
-    assert run(overrides) == 1
-    assert said in capsys.readouterr().err
+def test_unknown_keys_and_groups_are_refused_by_hydra(folder, capsys, overrides, said):
+    assert run(overrides) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

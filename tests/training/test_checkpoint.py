@@ -24,6 +24,7 @@ def saves(tmp_path, monkeypatch):
             trainer.saved.append(trainer.global_step)
 
         trainer.save_checkpoint = save
+        monkeypatch.setattr(checkpoint, "_validates_next", lambda trainer: False)
         monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now))
         last = LastCheckpoint(tmp_path, **settings)
         last.on_train_start(trainer, None)

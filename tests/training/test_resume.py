@@ -11,12 +11,13 @@ STEPS = 15  # three epochs of five
 
 
 class Stop(Callback):
-    """Raises in the middle of a step."""
+    """Raises in the middle of a step, or in another hook after it."""
 
-    def __init__(self, step):
+    def __init__(self, step, hook="on_before_optimizer_step"):
         self.step = step
+        setattr(self, hook, self.stop)
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+    def stop(self, trainer, *_):
         if trainer.global_step == self.step:
             raise RuntimeError("pulled the plug")
 
@@ -28,18 +29,21 @@ def undisturbed(run):
 
 @pytest.fixture
 def interrupted(config, monkeypatch):
-    """interrupted(7, "seed=1") trains in a folder of its own, is stopped in the step after the 7th, and goes on."""
+    """interrupted(7, "seed=1") trains in a folder of its own, is stopped in the step after the 7th, and goes on.
+
+    interrupted(7, hook="on_validation_end") is stopped in that hook after the 7th step.
+    """
     import spamlit.training.train as recipe
 
     made = recipe.make_trainer
 
-    def stopped_and_resumed(step, *choices):
+    def stopped_and_resumed(step, *choices, hook="on_before_optimizer_step"):
         def stopping(cfg):
             trainer = made(cfg)
-            trainer.callbacks.append(Stop(step))
+            trainer.callbacks.append(Stop(step, hook))
             return trainer
 
-        folder = f"stopped-{step}"
+        folder = f"stopped-{step}-{hook}"
         with monkeypatch.context() as patch:
             patch.setattr(recipe, "make_trainer", stopping)
             with pytest.raises(RuntimeError, match="pulled"):
@@ -61,6 +65,20 @@ def test_interrupted_anywhere_ends_in_the_same_weights(undisturbed, interrupted,
         for name, value in resumed.module.classifier.trained_state().items():
             assert torch.equal(value, wanted[name]), f"{name} after a stop at step {step}"
         assert resumed.metrics == undisturbed.metrics
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_batch_end", "on_validation_end"])
+@pytest.mark.parametrize(("between", "steps"), [(2, (2, 4, 7)), (1.0, (5, 10)), (1, (3, 5, 11))])
+def test_interrupted_in_a_validation_it_is_made_up_for(run, interrupted, hook, between, steps):
+    """Every step is kept, but where `last.ckpt` waits for the validation, that is repeated with the step before."""
+    choices = (*CHOICES, f"trainer.val_check_interval={between}", "callbacks.last.every_n_steps=1", "optimizer.lr=0.3")
+    undisturbed = run(*choices, folder="undisturbed")
+    wanted = undisturbed.module.classifier.trained_state()
+    for step in steps:
+        resumed = interrupted(step, *choices, hook=hook)
+        assert resumed.metrics == undisturbed.metrics, f"stopped in the validation after step {step}"
+        for name, value in resumed.module.classifier.trained_state().items():
+            assert torch.equal(value, wanted[name]), f"{name}: stopped in the validation after step {step}"
 
 
 def test_lora_goes_on_with_its_own_matrices(run, interrupted):

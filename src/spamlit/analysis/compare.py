@@ -12,7 +12,7 @@ from rich.table import Table
 
 from spamlit.analysis.statistics import difference, mean_interval
 from spamlit.assets import atomic_write
-from spamlit.training.run_folder import HOW, read_json, stored_overrides
+from spamlit.training.run_folder import HOW, given_overrides, read_json, stored_overrides
 
 SEED = "seed"
 GROUP_SHOWN = ("val/f1", "test/f1", "test/accuracy", "reserve/fpr")
@@ -138,7 +138,8 @@ def _columns(table: pd.DataFrame) -> list[str]:
 
 
 def _row(run: Path) -> dict[str, Any]:
-    overrides = _overrides(stored_overrides(run) or [])
+    given = given_overrides(run)
+    overrides = _overrides((stored_overrides(run) or []) if given is None else given)
     seconds = read_json(run / "run.json")["timing"]["total"] if (run / "run.json").exists() else None
     return {"run": str(run), **overrides, **read_json(run / "metrics.json"), "seconds": seconds}
 

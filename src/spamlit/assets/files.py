@@ -1,11 +1,13 @@
 """Files that are right or not there: hashes and atomic writes."""
 
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -19,19 +21,27 @@ def sha256_file(path: Path) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well it becomes `path`, durably and in one step.
 
-    When the block raises, the temporary file is removed and `path` stays as it was.
+    When the block raises, the temporary file is removed and `path` stays as it was. What killed processes left of
+    earlier ones is removed too.
 
     Raises:
         OSError: The folder cannot be written.
     """
     temporary = temporary_beside(path)
     with _named(path):
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # mode as the umask has it
+        _remove_orphans(path)
+        made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # mode as the umask has it
     try:
+        _hold(made)
         yield temporary
         publish(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk, as whoever writes is told of it
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(made)
 
 
 @contextmanager
@@ -46,10 +56,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} is there already and not empty: choose another folder, or remove it")
-    temporary = temporary_beside(path)
     with _named(path):
-        temporary.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(path)
+        temporary = temporary_beside(path)
+        temporary.mkdir()
+    made = os.open(temporary, os.O_RDONLY)
     try:
+        _hold(made)
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
@@ -57,6 +71,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(made)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -78,6 +93,31 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _hold(descriptor: int) -> bool:
+    """Lock a temporary file or folder until it is closed, which the kernel does for a process however it ends.
+
+    False where another process holds it, or the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove the temporary files of `path` that no process holds any more."""
+    temporary = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.tmp")
+    for orphan in [each for each in path.parent.iterdir() if temporary.fullmatch(each.name)]:
+        with suppress(OSError):  # gone meanwhile, or another user's
+            descriptor = os.open(orphan, os.O_RDONLY)
+            try:
+                if _hold(descriptor):
+                    shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

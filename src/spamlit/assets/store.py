@@ -136,7 +136,7 @@ def _take(source: Source, asset: Asset, path: Path, *, progress: bool, offline: 
     """Have one source deliver, verify, and put the file into its place."""
     from spamlit.assets.sources import deliver, download_size  # HTTP, zip, processes: a warm cache needs none
 
-    work = temporary_beside(path)
+    work, ready = temporary_beside(path), temporary_beside(path)
     work.mkdir()
     try:
         with progress_bar(asset.name, download_size(source, asset), str(source), shown=progress) as report:
@@ -148,9 +148,10 @@ def _take(source: Source, asset: Asset, path: Path, *, progress: bool, offline: 
             log.warning("%s: no published SHA-256 is known; trusting the hub's, %s, from now on", asset.name, found)
             with atomic_write(_record(path)) as record:
                 record.write_text(f"{found}  {path.name}\n", encoding="utf-8")
-        publish(delivery.path, path)
+        delivery.path.rename(ready)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    publish(ready, path)  # last of all: whoever finds it there looks for no leftovers
     return path
 
 

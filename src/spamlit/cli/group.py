@@ -35,6 +35,7 @@ USER_ERRORS = {
     "MisconfigurationException": InputError,  # lightning
     "OmegaConfBaseException": InputError,
     "HydraException": InputError,
+    "MissingConfigException": InputError,  # Hydra's, and an OSError
     "AssetError": SurroundingsError,
     "ExportError": SurroundingsError,
     "OSError": SurroundingsError,

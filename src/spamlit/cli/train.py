@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import sys
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import click
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spamlit.cli.group import INTERRUPTED, one_line, user_error
 from spamlit.cli.imports import lasting_imports
@@ -40,7 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     # Lightning starts further processes (trainer=ddp) with this very command line: it must name a script that takes it
     sys.argv = [str(Path(__file__).resolve()), *given]
     keep_freed_memory()
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what goes wrong, which it would print with a traceback
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
+    except Exception as error:
+        sys.exit(told(error))
 
 
 def run_job(cfg: DictConfig) -> float | None:
@@ -66,28 +73,54 @@ def run_job(cfg: DictConfig) -> float | None:
         if isinstance(cfg.threads, int) and cfg.threads > 0:  # else train() refuses it
             torch.set_num_threads(cfg.threads)
         run = train(cfg)
+        if run.trainer.is_global_zero and cfg.report:
+            from spamlit.analysis.report import write_report
+
+            write_report(run.folder, explain=cfg.explain)
     except KeyboardInterrupt:
         if sweep:
             raise
         click.echo(f"interrupted; to go on: python train.py ckpt={shown(Path(cfg.run_dir))}", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        kind = user_error(error)
-        if kind is None or os.environ.get("SPAMLIT_DEBUG", "0") not in ("", "0"):
-            raise
-        folder = shown(Path(cfg.run_dir))
-        room = f". Make room and go on: python train.py ckpt={folder}" if "No space left" in str(error) else ""
-        click.echo(f"error: {one_line(error)}{room}", err=True)
+        full = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+        code = told(error, f". Make room and go on: python train.py ckpt={shown(Path(cfg.run_dir))}" if full else "")
         if sweep:
             raise JobFailedError(one_line(error)) from None
-        sys.exit(kind.exit_code)
+        sys.exit(code)
     if run.trainer.is_global_zero:
-        if cfg.report:
-            from spamlit.analysis.report import write_report
-
-            write_report(run.folder, explain=cfg.explain)
         print_summary(run.folder, run.metrics)
     return run.metrics.get(OBJECTIVE)
+
+
+def told(error: Exception, advice: str = "") -> int:
+    """Says on one line what went wrong, and gives the exit code.
+
+    Raises:
+        Exception: the error itself, where it is a defect, or SPAMLIT_DEBUG is set.
+    """
+    kind = user_error(error)
+    if kind is None or os.environ.get("SPAMLIT_DEBUG", "0") not in ("", "0"):
+        raise error
+    click.echo(f"error: {one_line(error)}{advice}", err=True)
+    return kind.exit_code
+
+
+def unused_folder(path: str) -> str:
+    """A folder that this process made, and no other: `path`, or with -2, -3, … behind, where another was faster."""
+    for number in itertools.count(1):
+        folder = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:  # Hydra makes it once more, and says why it cannot
+            break
+        return str(folder)
+    return path
+
+
+OmegaConf.register_new_resolver("unused_folder", cache(unused_folder), use_cache=True, replace=True)
 
 
 def resumed(arguments: list[str]) -> list[str]:
@@ -124,10 +157,10 @@ def _of_sweep(folder: Path) -> list[str]:
     try:
         stored = read_yaml(folder / "multirun.yaml")["hydra"]["overrides"]
         overrides = [*stored["task"], *stored["hydra"]]
-    except (KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         overrides = [None]
     if not all(isinstance(text, str) for text in overrides):
-        raise ValueError(f"{folder / 'multirun.yaml'} does not say how the sweep was started.")
+        raise ValueError(f"{folder / 'multirun.yaml'} was cut off: give the sweep's own command line again.")
     return overrides
 
 

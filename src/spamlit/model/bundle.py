@@ -66,6 +66,22 @@ def save_bundle(
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    try:
+        _write(part, classifier, settings, save_tokenizer, frozen, card)
+        _replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(
+    part: Path,
+    classifier: Classifier,
+    settings: dict[str, Any],
+    save_tokenizer: Callable[[Path], None],
+    frozen: Path | None,
+    card: str,
+) -> None:
+    """What `save_bundle` says, into a new folder."""
     save_tokenizer(part)
     trained = classifier.trained_state().keys()
     state = classifier.state_dict()
@@ -94,7 +110,6 @@ def save_bundle(
     (part / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if card:
         (part / CARD).write_text(card, encoding="utf-8")
-    _replace(part, folder)
 
 
 def _replace(part: Path, folder: Path) -> None:

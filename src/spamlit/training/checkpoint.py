@@ -74,8 +74,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: the disk is full or read-only; an earlier file of that name stays.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        # given a path, torch would say "unexpected pos" of a full disk
+        with atomic_write(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -99,6 +100,9 @@ class LastCheckpoint(Checkpoint):
     Lightning's ModelCheckpoint saves either by steps or by epochs, and its `last` only beside a better one; what
     resuming needs is simply the newest state. Nothing is written on Ctrl-C: a step that was cut in two is not a state
     to go on from, and repeating the steps since the last checkpoint gives the same weights bit for bit.
+
+    Where a step is followed by a validation, the file waits for its end. From a state in between Lightning would go on
+    without that validation, and with the best loss of the one before.
     """
 
     def __init__(self, dirpath: str | Path, every_seconds: float = 30.0, every_n_steps: int | None = None) -> None:
@@ -107,6 +111,7 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_seconds, self.every_n_steps = every_seconds, every_n_steps
         self._saved_step = 0
+        self._waiting = False
         self._saved_at = time.monotonic()
         self._save_took = 0.0
 
@@ -119,6 +124,13 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         due = self.every_n_steps is not None and step % self.every_n_steps == 0
         if step != self._saved_step and (due or self._late(trainer)):
+            self._waiting = _validates_next(trainer)
+            if not self._waiting:
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._waiting:
+            self._waiting = False
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,3 +150,10 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         self._save_took = self._saved_at - started
+
+
+def _validates_next(trainer: Trainer) -> bool:
+    """Whether a validation follows the step whose `on_train_batch_end` this is."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

@@ -17,6 +17,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ SHARD_TOKENS = 16_384
 BATCH_TOKENS = 1_024  # the larger, the more padding; the smaller, the less there is for two cores to share
 HELD_BYTES = 32 * 2**20  # of mapped values that reading may leave in memory
 VERSION = 1
+ABOUT = "about.json"
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.float16: np.float16}
 _UNSOUND = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
@@ -100,9 +102,7 @@ class PrefixCache:
             OSError: the disk is full or read-only; finished shards stay.
         """
         distinct = sorted({_digest(ids): ids for ids in messages}.items(), key=lambda item: (len(item[1]), item[0]))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.folder}.lock"):
-            self._describe()
+        with self._locked():
             self._open(set(dict(distinct)))
             todo = [[item for item in shard if item[0] not in self._entries] for shard in _shards(distinct)]
             with track("Frozen blocks", sum(len(ids) for shard in todo for _, ids in shard), progress) as advance:
@@ -115,8 +115,7 @@ class PrefixCache:
     def missing(self, messages: Sequence[Ids]) -> bool:
         """Whether `fill` would have to compute anything."""
         wanted = {_digest(ids) for ids in messages}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.folder}.lock"):
+        with self._locked():
             self._open(wanted)
         return not wanted <= self._entries.keys()
 
@@ -147,12 +146,17 @@ class PrefixCache:
                 release(values)
         return torch.from_numpy(copy).view(self.dtype)
 
-    def _describe(self) -> None:
-        about = self.folder / "about.json"
-        if _described(about) != json.loads(json.dumps(self.key)):
-            with atomic_write(about) as temporary:
-                temporary.write_text(json.dumps(self.key, indent=2, sort_keys=True))
-        os.utime(about)
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The store for this process alone; made where it is not, or was evicted before the lock was had."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.folder}.lock"):
+            self.folder.mkdir(exist_ok=True)
+            if _read_key(self.folder / ABOUT) != json.loads(json.dumps(self.key)):
+                with atomic_write(self.folder / ABOUT) as temporary:
+                    temporary.write_text(json.dumps(self.key, indent=2, sort_keys=True), encoding="utf-8")
+            os.utime(self.folder / ABOUT)
+            yield
 
     def _open(self, wanted: set[bytes]) -> None:
         """Takes from disk what is there and sound; a shard with a wrong checksum is removed and so computed again."""
@@ -206,21 +210,39 @@ class PrefixCache:
 
 
 def stores(root: Path | None = None) -> list[tuple[Path, dict[str, Any], int, float]]:
-    """All stores: folder, key (empty where its file is damaged), size in bytes, time of last use; the newest first."""
+    """All stores: folder, key, size in bytes, time of last use; the most recently used first.
+
+    One whose key cannot be read, as its removal was killed halfway, has an empty one. What another process removes
+    meanwhile counts as gone.
+    """
     found = []
-    for about in (root or cache_dir() / "prefix").glob("*/about.json"):
-        size = sum(file.stat().st_size for file in about.parent.rglob("*") if file.is_file())
-        found.append((about.parent, _described(about), size, about.stat().st_mtime))
+    for folder in (root or cache_dir() / "prefix").glob("*/"):
+        with suppress(FileNotFoundError):
+            found.append((folder, _read_key(folder / ABOUT), _size(folder), _used(folder)))
     return sorted(found, key=lambda store: -store[3])
 
 
-def _described(about: Path) -> dict[str, Any]:
-    """What a store's about.json says; nothing where it is missing or damaged."""
+def _read_key(about: Path) -> dict[str, Any]:
     try:
-        content = json.loads(about.read_text(encoding="utf-8"))
+        key = json.loads(about.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return key if isinstance(key, dict) else {}
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files, of those that are there to be asked."""
+    size = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += (Path(inside) / name).stat().st_size
+    return size
+
+
+def _used(folder: Path) -> float:
+    about = folder / ABOUT
+    return (about if about.exists() else folder).stat().st_mtime
 
 
 def evict(root: Path, limit_bytes: int, keep: Path | None = None) -> list[Path]:

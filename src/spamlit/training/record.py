@@ -23,6 +23,7 @@ from spamlit.model.weights import weights_sha256
 from spamlit.training.decision import BINS, calibration
 from spamlit.training.module import SpamModule
 from spamlit.training.prefix_cache import PrefixCache
+from spamlit.training.run_folder import stored_overrides
 from spamlit.training.schedule import epoch_steps
 from spamlit.training.settings import hyperparameters, plain, threshold_policy, unsure_band
 
@@ -114,6 +115,7 @@ def run_record(
         prefix={"cached": cache is not None, "computed": cache.computed if cache else 0},
         decision=decision_record(cfg, module),
         hyperparameters=hyperparameters(cfg),
+        overrides=stored_overrides(Path(cfg.run_dir)),
         seeds={"seed": cfg.seed, "data": cfg.data.seed, "head": cfg.seed},
         device=device_name(module.device),
         precision=str(cfg.trainer.precision),

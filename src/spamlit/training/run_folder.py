@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,40 @@ def is_sweep(path: Path) -> bool:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run wrote all that it writes."""
+    """Whether a run wrote all that it writes, and was not begun again since with other settings."""
     if not (run / "metrics.json").is_file() or not (run / "run.json").is_file():
         return False
+    given, now = given_overrides(run), stored_overrides(run)
+    if given is not None and (now is None or identity(given) != identity(now)):
+        return False
     config = run / ".hydra" / "config.yaml"
-    content = read_yaml(config) if config.is_file() else None
+    try:
+        content = read_yaml(config) if config.is_file() else None
+    except ValueError:  # cut off when it was begun again
+        return False
     wants_report = isinstance(content, dict) and content.get("report")
     return not wants_report or (run / "report.html").is_file()
+
+
+def write_results(run: Path, record: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Writes run.json and metrics.json, which belong together; the report of an earlier start goes.
+
+    Both are written before either gets its name: a full disk leaves what there was, a kill at most an unfinished run.
+    """
+    with atomic_write(run / "metrics.json") as last, atomic_write(run / "run.json") as first:
+        first.write_text(_json(record), encoding="utf-8")
+        last.write_text(_json(metrics), encoding="utf-8")
+        for earlier in ("report.html", "metrics.json"):
+            (run / earlier).unlink(missing_ok=True)
+
+
+def given_overrides(run: Path) -> list[str] | None:
+    """What the command line of a finished run had that gave its metrics; None where run.json does not say.
+
+    Not always what `stored_overrides` gives: Hydra writes that down when the run is begun again.
+    """
+    given = read_json(run / "run.json").get("overrides") if (run / "run.json").is_file() else None
+    return given if isinstance(given, list) else None
 
 
 def stored_overrides(run: Path) -> list[str] | None:
@@ -137,7 +164,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON object atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(_json(content), encoding="utf-8")
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _runs(outputs: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed.fsdp import FSDPModule
 
+from spamlit.assets import atomic_write
 from spamlit.data.datamodule import SMSDataModule
 from spamlit.data.splits import SplitName, write_splits
 from spamlit.model.bundle import save_bundle
@@ -31,7 +32,7 @@ from spamlit.training.divergence import told_by_id
 from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
-from spamlit.training.run_folder import write_json
+from spamlit.training.run_folder import write_results
 from spamlit.training.schedule import total_steps
 from spamlit.training.settings import hyperparameters, lora_settings, plain, threshold_policy, unsure_band, value
 from spamlit.training.tensorboard import log_results
@@ -118,8 +119,7 @@ def train(cfg: DictConfig) -> Run:
             write_predictions(module.predictions, data, folder)
             write_bundle(cfg, module, data, folder)
             log_run(cfg, trainer, module, data)
-        write_json(folder / "metrics.json", metrics)
-        write_json(folder / "run.json", record.run_record(cfg, module, data, cache, timing))
+        write_results(folder, record.run_record(cfg, module, data, cache, timing), metrics)
     return Run(folder, metrics, module, data, trainer)
 
 
@@ -232,7 +232,8 @@ def write_predictions(predictions: dict[str, Predictions], data: SMSDataModule, 
     for split, rows in predictions.items():
         table = getattr(data.splits, split).iloc[rows.rows.numpy()][["id", "label"]]
         tables.append(table.assign(split=split, probability=rows.probability.numpy()))
-    pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
+    with atomic_write(folder / "predictions.csv") as temporary:
+        pd.concat(tables).to_csv(temporary, index=False)
 
 
 def write_bundle(cfg: DictConfig, module: SpamModule, data: SMSDataModule, folder: Path) -> None:
