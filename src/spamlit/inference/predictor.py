@@ -58,10 +58,11 @@ class Predictor:
             if not 1e-6 < self.temperature < 1e6:
                 raise ValueError(f"temperature={self.temperature} is not between 1e-6 and 1e6")
             self.max_length = int(settings["max_length"])
-            if not 1 <= self.max_length <= (context := classifier.backbone.config.context):
-                raise ValueError(f"max_length={self.max_length} is not 1 to the context's {context}")
-            if tokenizer.vocab_size > (known := classifier.backbone.config.vocab_size):
-                raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, and the backbone {known}")
+            backbone = classifier.backbone.config
+            if not 1 <= self.max_length <= backbone.context:
+                raise ValueError(f"max_length={self.max_length} is not 1 to the context's {backbone.context}")
+            if tokenizer.vocab_size > backbone.vocab_size:
+                raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the backbone {backbone.vocab_size}")
             self.normalise = str(settings.get("normalise", "none"))  # older bundles do not say
             check_normalisation(self.normalise)
             self.pad_to = self.max_length if settings["pooling"] in ("last", "mean") else None
