@@ -340,6 +340,7 @@ def link(name: str) -> zipfile.ZipInfo:
         ),
         (b"no archive at all", "not a zip"),
     ],
+    ids=["bomb", "climbing", "twice", "link", "method", "cut", "renamed", "none"],  # the bytes hold the time of day
 )
 def test_hostile_archives_are_refused(server: Loopback, content: bytes, reason: str) -> None:
     with pytest.raises(AssetError, match=reason):
