@@ -13,7 +13,7 @@ from tests.faults.outcome import Lost, Wrong
 from spamlit.analysis.compare import runs_table
 from spamlit.assets import sha256_file
 from spamlit.model.bundle import load_bundle
-from spamlit.training.prefix_cache import _read_shard, stores
+from spamlit.training.prefix_cache import _NUMPY, _read_shard, stores
 from spamlit.training.run_folder import RunNotFoundError, find_bundle, is_finished, read_json
 
 RUBBISH = ("*.tmp", "*.part", "*.old")
@@ -66,11 +66,11 @@ def check_killed(root: Path, run: Path, wanted: dict[str, Any]) -> None:
 
 def check_cache(cache: Path) -> None:
     """That every shard of the prefix cache passes its check."""
-    for folder, *_ in stores(cache / "prefix"):
+    for folder, key, *_ in stores(cache / "prefix"):
         for shard in folder.glob("*.shard"):
             with np.load(shard / "index.npz") as index:
                 digests = set(map(bytes, index["digests"]))
-            if not _read_shard(shard, digests):
+            if not _read_shard(shard, digests, _NUMPY[getattr(torch, key["dtype"].removeprefix("torch."))]):
                 raise Wrong(f"{shard} is not sound")
 
 
