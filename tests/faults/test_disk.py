@@ -32,7 +32,7 @@ def check_said(failed: Started, *reasons: str) -> None:
     if code == 0:
         raise Wrong(f"it says that all is well: {said}")
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert code == 1, f"{code}: {said}"
+    assert code in (1, 2), f"{code}: {said}"
     assert len(lines) == 1, said
     assert any(reason in lines[0] for reason in reasons), said
     assert "Traceback" not in said or "Exception in thread" in said, said  # TensorBoard's, which raises it here as well
@@ -177,6 +177,6 @@ def test_a_folder_for_labelled_messages_that_is_read_only(tmp_path: Path, refere
     out.mkdir()
     (out / "mine.csv").write_text("earlier\n")
     with read_only(out):
-        check_said(start(predict(reference, "out/mine.csv"), tmp_path), READ_ONLY)
+        check_said(start(predict(reference, "out/mine.csv"), tmp_path), "the folder out cannot be written to")
     if (out / "mine.csv").read_text() != "earlier\n":
         raise Lost("the earlier file is gone")

@@ -109,10 +109,9 @@ def user_error(error: BaseException) -> type[InputError] | None:
 
 
 def root(error: BaseException) -> BaseException:
-    """What went wrong behind Hydra's "Error in call to target …"."""
-    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        return root(error.__cause__)
-    return error
+    """What went wrong behind Hydra's "Error in call to target …" and logging's "Unable to configure handler …"."""
+    wraps = type(error).__name__ == "InstantiationException" or str(error).startswith("Unable to configure ")
+    return root(error.__cause__) if wraps and error.__cause__ is not None else error
 
 
 def one_line(error: BaseException) -> str:
