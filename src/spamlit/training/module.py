@@ -214,7 +214,7 @@ class SpamModule(LightningModule):
         if "state_dict" in checkpoint:  # where weights are cut up, Lightning has already put them in
             self.load_trained(checkpoint["state_dict"])
         rng = checkpoint["rng"]
-        self._rng = rng[min(self.global_rank, len(rng) - 1)]
+        self._rng = rng[min(self.global_rank, len(rng) - 1)].clone()  # torch misreads a view
 
     def on_train_start(self) -> None:
         if self._rng is not None:
