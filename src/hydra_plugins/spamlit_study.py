@@ -78,9 +78,19 @@ class StudySweeper(Sweeper):
         conclude(folder, self.launcher.failures)
 
     def _next(self, study: Study, searched: dict[str, BaseDistribution]) -> dict[int, dict[str, Any]]:
-        """Number and values of the trials to run now: those that were interrupted, or new ones; none at the end."""
+        """Number and values of the trials to run now: those that were interrupted, or new ones; none at the end.
+
+        One that was interrupted and is none of this search counts as failed: its values would become overrides, which
+        can name code, and the folder may be a stranger's.
+        """
+        from optuna.trial import TrialState
+
         trials = study.get_trials(deepcopy=False)
         stopped = [trial for trial in trials if not trial.state.is_finished()]
+        for trial in stopped:
+            if trial.distributions != searched:
+                study.tell(trial.number, state=TrialState.FAIL)
+        stopped = [trial for trial in stopped if trial.distributions == searched]
         if stopped:
             return {trial.number: trial.params for trial in stopped[: self.at_once]}
         new = [study.ask(searched) for _ in range(min(self.at_once, self.trials - len(trials)))]

@@ -209,6 +209,17 @@ def test_twelve_jobs_killed_in_the_middle_end_in_the_same_table(tmp_path, start)
 STUDY = ("sweep=study", "hydra.sweep.dir=sweep", "model.last_k=range(1,3)")
 
 
+def test_a_trial_of_another_search_is_not_run(folder, capsys, trained):
+    """Its values would be overrides, and the folder may be a stranger's."""
+    optuna = pytest.importorskip("optuna", reason='pip install "spamlit[study]"')
+    assert run(*STUDY, "hydra.sweeper.trials=1") == 0
+    study = optuna.load_study(study_name="spamlit", storage="sqlite:///sweep/study.db")
+    study.ask({"+callbacks.x": optuna.distributions.CategoricalDistribution(["{_target_:os.mkdir,path:trap}"])})
+    assert run(*STUDY, "hydra.sweeper.trials=2") == 0
+    assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE", "FAIL"]
+    assert not (folder / "trap").exists()
+
+
 def test_a_study_goes_on_and_says_what_mattered(folder, capsys, trained):
     optuna = pytest.importorskip("optuna", reason='pip install "spamlit[study]"')
     searched = "optimizer.lr=tag(log,interval(1e-4,1e-2))"  # the tests' own lr would fix it

@@ -13,7 +13,8 @@ from tests.faults.outcome import Lost, Wrong
 from spamlit.analysis.compare import runs_table
 from spamlit.assets import sha256_file
 from spamlit.model.bundle import load_bundle
-from spamlit.training.prefix_cache import _NUMPY, _read_shard, stores
+from spamlit.training.prefix_cache import _NUMPY, _read_shard
+from spamlit.training.prefix_folders import stores
 from spamlit.training.run_folder import RunNotFoundError, find_bundle, is_finished, read_json
 
 RUBBISH = ("*.tmp", "*.part", "*.old")

@@ -26,7 +26,7 @@ IMPORTED += ["spamlit.analysis.report", "spamlit.analysis.compare", "spamlit.inf
 CONTEXT.set_forkserver_preload(IMPORTED)
 TOUCHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree")
 """Audit events with a path first."""
-DEADLINE = 120.0
+DEADLINE = 240.0
 """Seconds after which a process counts as hung."""
 
 TINY = ["backbone=tiny", "optimizer.lr=1e-3", "threads=1", "explain=false", "~callbacks.progress"]

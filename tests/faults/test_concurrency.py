@@ -1,6 +1,8 @@
 """Eight processes at once on an empty cache: one download, one prefix pass, whole runs; nobody waits for the dead."""
 
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,8 +76,10 @@ def test_the_dead_hold_nobody_up(tmp_path: Path, server: tuple[Loopback, tuple[s
     others = list[Started]()
     while not any(root.glob("cache/prefix/*/*.part")):
         assert holder.running, holder.said.read_text()
+    os.kill(holder.process.pid, signal.SIGSTOP)  # it holds the lock for as long as is wanted
     others = [train(root, *COMMAND, before=offer, given=given) for _ in range(3)]
-    time.sleep(rng.uniform(0, 0.2))
+    time.sleep(rng.uniform(8, 12))
+    assert all(process.running for process in others), "they did not wait"
     holder.kill()
     began = time.monotonic()
     for process in others:

@@ -161,7 +161,7 @@ HEADERS = {
     "longer than the file": (10**9).to_bytes(8, "little") + SAFE[8:],
     "a megabyte of spaces": (999_999).to_bytes(8, "little") + b"{" + b" " * 999_997 + b"}",
     "no JSON": (8).to_bytes(8, "little") + b"\xff" * 100,
-    "overlapping": SAFE.replace(b"[0,16]", b"[0,99]"),
+    "beyond the file": SAFE.replace(b"[0,16]", b"[0,99]"),
     "nothing": b"",
 }
 
@@ -169,6 +169,7 @@ HEADERS = {
 @pytest.mark.fault("hostile", "safetensors header")
 @pytest.mark.parametrize("how", HEADERS)
 def test_headers_that_lie_are_refused(tmp_path: Path, how: str) -> None:
+    assert HEADERS[how] != SAFE
     folder = random_bundle(tmp_path / "bundle", "gpt2")
     (folder / "model.safetensors").write_bytes(HEADERS[how])
     with pytest.raises(BundleError, match=str(folder)):
@@ -218,12 +219,31 @@ TARGETS = [
     "experiment=../../x",
     "+experiment=[lesson,../../x]",
     "callbacks=/tmp/x",
-    "hydra/launcher=../x",
     "run_dir=/tmp/x",
     "callbacks.last.dirpath=/tmp/x",
     "callbacks.best.filename=../../x",
     "logger.tensorboard.save_dir=/tmp/x",
     "trainer.default_root_dir=/tmp/x",
+    "callbacks.last={dirpath:/tmp/x}",
+    "callbacks.last={every_seconds:5}",
+    "logger.tensorboard={save_dir:/tmp/x}",
+    "+logger.tensorboard.version=/tmp/x",
+    "logger.tensorboard.name=../../x",
+    "+logger.wandb.settings={base_url:'https://example.org'}",
+    "logger.mlflow.tracking_uri='https://example.org'",
+    "+trainer.profiler={dirpath:/tmp/x}",
+    "+trainer.logger=true",
+    "+trainer={default_root_dir:x}",
+    "hydra.sweep.subdir=../../x",
+    "hydra.launcher.partition='a\ntouch TRAP\n'",
+    "hydra/launcher=joblib",
+    "hydra.job.chdir=true",
+    "hydra.verbose=true",
+    "+hydra.launcher.a.b=1",
+    "~hydra.launcher.n_jobs",
+    "data.source='${x}/y'",
+    "experiment@hydra=lesson",
+    "data.source=glob(*)",
     "no override at all",
     "",
 ]
@@ -244,8 +264,15 @@ FINE = [
     ),
     *("threshold={fpr:0.005}", "model.layers=[2,4]", "unsure=[0.3,0.7]", "seed=1,2,3", "optimizer.lr=1e-4"),
     *("optimizer.lr='tag(log,interval(1e-5,1e-3))'", "seed=range(1,5)", "launcher=parallel", "data.text_column='a b'"),
-    *("hydra.launcher.n_jobs=4", "hydra/launcher=joblib", "model.lora.targets=[query,value]", "data.source='${x}/y'"),
-    *("hydra.mode=MULTIRUN", "hydra.sweeper.trials=50", "backbone.source={file: a, sha256: b}", "trainer=ddp-cpu"),
+    *("hydra.launcher.n_jobs=4", "model.lora.targets=[query,value]", "callbacks.best.monitor=val/f1"),
+    *(
+        "hydra.mode=MULTIRUN",
+        "hydra.sweeper.trials=50",
+        "logger=mlflow",
+        "+trainer.fast_dev_run=true",
+        "backbone.source={file: a, sha256: b}",
+        "trainer=ddp-cpu",
+    ),
 ]
 
 
@@ -254,11 +281,30 @@ FINE = [
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 def test_a_stranger_s_folder_runs_nothing(tmp_path: Path, trap: Path, override: str, kind: str) -> None:
     folder = stranger(tmp_path / "folder", kind, ["seed=1", override.replace("TRAP", str(trap))])
-    with pytest.raises(ValueError, match=r"its stored override .* is not taken from a folder"):
+    with pytest.raises(ValueError, match=r"of its stored overrides .* is not taken from a folder"):
         resumed([f"ckpt={folder}"])
     key = override.split("=")[0].lstrip("+~")
     if "=" in override and override[0] != "-":  # what is given now is the user's own
         assert f"{key}=mine" in resumed([f"ckpt={folder}", f"{key}=mine"])
+
+
+@pytest.mark.fault("hostile", "_target_ in a run")
+def test_a_stranger_s_sweep_is_not_given_to_slurm(tmp_path: Path) -> None:
+    """Submitit would unpickle the results in its folder."""
+    folder = stranger(tmp_path / "folder", "sweep", ["seed=1,2", "launcher=slurm"])
+    with pytest.raises(ValueError, match="'launcher=slurm' has results read"):
+        resumed([f"ckpt={folder}"])
+    assert "launcher=slurm" in resumed([f"ckpt={folder}", "launcher=slurm"])
+
+
+@pytest.mark.fault("hostile", "links in a run")
+def test_a_link_out_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+    folder = stranger(tmp_path / "folder", "run", ["seed=1"])
+    (folder / "inside").symlink_to(".hydra")
+    assert "seed=1" in resumed([f"ckpt={folder}"])
+    (folder / "train.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=r"train\.log is a link out of the folder"):
+        resumed([f"ckpt={folder}"])
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
@@ -284,7 +330,9 @@ def test_the_command_says_so_and_ends(copied: Path, trap: Path, capsys: pytest.C
     (copied / ".hydra/config.yaml").write_text(f"callbacks:\n  x:\n    _target_: os.mkdir\n    path: {trap}\n")
     (copied / ".hydra/overrides.yaml").write_text(json.dumps([*SMALL, target]))
     assert run(f"ckpt={copied}") == 2
-    assert re.fullmatch(r"error: \S+: its stored override .*_target_.* names code to run.*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: \S+: of its stored overrides .*_target_.* names code to run.*\n", capsys.readouterr().err
+    )
     (copied / ".hydra/overrides.yaml").write_text(json.dumps(SMALL))
     assert run(f"ckpt={copied}") == 0
 

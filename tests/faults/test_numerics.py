@@ -7,12 +7,13 @@ import random
 import re
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
-from tests.cli.command import run
+from tests.cli.command import run, started
 from tests.faults.outcome import Lost, Wrong, cases
 from tests.inference.bundles import FAMILIES, random_bundle
 from tests.synthetic import HAM, SPAM, byte_tokenizer, messages, write_collection
@@ -21,6 +22,7 @@ from torch import Tensor
 from spamlit.cli import main as spamlit
 from spamlit.inference import predictor as inference
 from spamlit.inference.predictor import Prediction, Predictor
+from spamlit.training.divergence import DivergedError, check_finite
 from spamlit.training.module import SpamModule
 
 LONG = ("trainer.max_epochs=3", "model.dropout=0.2", "trainer.val_check_interval=2")
@@ -94,6 +96,30 @@ def test_what_is_no_number_stops_training_and_costs_no_more_than_the_step(
     assert run(*LONG, "ckpt=run") == 0
     if json.loads(Path("run/metrics.json").read_text()) != undisturbed:
         raise Lost("going on from the last checkpoint does not end where the undisturbed run does")
+
+
+@pytest.mark.fault("numerics", "two processes")
+def test_what_one_process_finds_stops_all_and_names_all_rows() -> None:
+    """What is sound here, and not in the other process."""
+    here, there = torch.tensor([4, 5]), torch.tensor([6, -1])
+    strategy: Any = SimpleNamespace(
+        reduce=lambda finite, reduce_op: (finite + 0.0) / 2, all_gather=lambda rows: torch.stack([rows, there])
+    )
+    with pytest.raises(DivergedError, match="the loss is NaN") as caught:
+        check_finite(torch.zeros(2), "the loss", "train", here, 3, strategy)
+    assert caught.value.rows == [4, 5, 6]
+
+
+@pytest.mark.assets
+@pytest.mark.fault("numerics", "two processes")
+def test_two_processes_end_and_say_why(tmp_path: Path) -> None:
+    write_collection(tmp_path / "collection", n_ham=60, n_spam=30)
+    overrides = ("trainer=ddp-cpu", "model.trainable=head", "optimizer.lr=3e38", "hydra.run.dir=run")
+    process = started(*overrides, cwd=tmp_path)
+    _, said = process.communicate(timeout=300)
+    if process.returncode != 2 or (tmp_path / "run/metrics.json").exists():
+        raise Wrong(f"exit code {process.returncode}: {said}")
+    assert re.search(r"^error: .* of train\.csv, by id: (\d+, ){7}\d+\. ", said, re.M), said  # of both
 
 
 @pytest.mark.fault("numerics", "training")

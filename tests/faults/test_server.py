@@ -28,7 +28,7 @@ from spamlit.inference.predictor import Predictor
 
 CLIENTS = 6
 SECONDS = 600.0 if FULL else 9.0
-GROWTH = 1.05
+GROWTH = 1.05 if FULL else 1.1
 APART = 1e-4
 CLOSE = 1e-5
 ENDED = 45.0
@@ -218,7 +218,7 @@ def test_what_was_asked_before_sigterm_is_answered(bundle: Path, known: Known, t
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=ENDED) == 0
         for answered, asked, error in (client.result(timeout=ENDED) for client in clients):
-            if asked < told - 0.2:  # not on its way from socket to socket
+            if asked < told - 1.0:  # not on its way from socket to socket
                 raise Lost(f"asked {told - asked:.2f} s before the end, after {answered} answers: {error}")
     assert left(pids) == []
 

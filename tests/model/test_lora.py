@@ -109,6 +109,9 @@ def test_a_merged_state_is_the_merged_model(config, random_batch, adapted, rando
     lonely = {"out.lora_b": torch.zeros(2, 3), "out.weight": torch.zeros(3, 3)}
     with pytest.raises(KeyError, match=r"out\.lora_a"):
         merge_state(lonely, 1.0)
+    broad = {"out.weight": torch.zeros(1), "out.lora_a": torch.zeros(3, 1), "out.lora_b": torch.zeros(1, 4)}
+    with pytest.raises(ValueError, match=r"do not fit weight \[1\]"):  # not (4, 3), as broadcasting would have it
+        merge_state(broad, 1.0)
 
 
 def test_another_choice_takes_it_away(config, random_gpt, random_batch):

@@ -9,7 +9,8 @@ import torch
 from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.training import prefix_cache
-from spamlit.training.prefix_cache import PrefixCache, evict, stores
+from spamlit.training.prefix_cache import PrefixCache
+from spamlit.training.prefix_folders import evict, stores
 
 MESSAGES = [list(range(1, n)) for n in (3, 4, 4, 9, 17, 30)] + [[7, 8, 9]] * 2
 

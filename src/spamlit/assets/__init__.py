@@ -9,7 +9,7 @@ restore.py    the SMS collection, byte for byte, from a careless copy of it
 progress.py   what the person sees meanwhile
 """
 
-from spamlit.assets.files import atomic_folder, atomic_write, sha256_file
+from spamlit.assets.files import atomic_folder, atomic_write, sha256_file, sha256_settings
 from spamlit.assets.registry import (
     ASSETS,
     DEFAULT_ASSETS,
@@ -42,4 +42,5 @@ __all__ = [
     "fetch",
     "path_of",
     "sha256_file",
+    "sha256_settings",
 ]

@@ -177,7 +177,7 @@ class _Hurried(http.client.HTTPConnection):
 
 def _hang_up(sock: socket.socket) -> None:
     with suppress(OSError):  # it has ended meanwhile
-        sock.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of TLS too: its own would pull the layer from under a reader
 
 
 class _HurriedTLS(http.client.HTTPSConnection, _Hurried):

@@ -2,11 +2,12 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +16,12 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex (about 0.3 s for 500 MB)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_settings(settings: Mapping[str, object]) -> str:
+    """The SHA-256 of the other values of settings that keep theirs as `sha256`, in hex."""
+    content = {key: value for key, value in settings.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -27,12 +34,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be written.
     """
-    temporary = temporary_beside(path)
     with _named(path):
         _remove_orphans(path)
-        made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # mode as the umask has it
+        temporary, made = _claim(path, _new_file)
     try:
-        _hold(made)
         yield temporary
         publish(temporary, path)
     except OSError as error:
@@ -59,11 +64,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_orphans(path)
-        temporary = temporary_beside(path)
-        temporary.mkdir()
-    made = os.open(temporary, os.O_RDONLY)
+        temporary, made = _claim(path, _new_folder)
     try:
-        _hold(made)
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
@@ -95,14 +97,39 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 
 
+def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new temporary file or folder beside `path` and its descriptor, which nobody takes for an orphan any more."""
+    while True:
+        temporary = temporary_beside(path)
+        made = make(temporary)
+        try:
+            if _hold(made) and os.fstat(made).st_nlink:
+                return temporary, made
+        except OSError:  # no locks here: nobody removes it either
+            return temporary, made
+        os.close(made)  # another process was faster, between making and holding it
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # mode as the umask has it
+
+
+def _new_folder(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
+
+
 def _hold(descriptor: int) -> bool:
     """Lock a temporary file or folder until it is closed, which the kernel does for a process however it ends.
 
-    False where another process holds it, or the file system has no locks.
+    False where another process holds it.
+
+    Raises:
+        OSError: The file system has no locks.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

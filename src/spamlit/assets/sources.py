@@ -30,9 +30,10 @@ _PIP_SILENCE = 300.0
 _PIP_LEAST = 30_000  # bytes in that time; less is a trickle
 _POLL = 0.1
 _PIP = """
-import resource, runpy
+import contextlib, resource, runpy
 _, most = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30 if most == resource.RLIM_INFINITY else min(2 << 30, most), most))
+with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30 if most == resource.RLIM_INFINITY else min(2 << 30, most), most))
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 """pip in two gigabytes of memory: it reads some replies, such as a redirect's own body, to an end that may not come."""

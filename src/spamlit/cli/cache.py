@@ -15,7 +15,7 @@ def command() -> None:
 @command.command("list")
 def list_stores() -> None:
     """Show each store: size, last use, what it holds."""
-    from spamlit.training.prefix_cache import stores
+    from spamlit.training.prefix_folders import stores
 
     found = stores()
     for folder, key, size, used in found:
@@ -29,7 +29,7 @@ def list_stores() -> None:
 def clear() -> None:
     """Remove every store that no process is filling; they are computed again when needed."""
     from spamlit.assets import cache_dir
-    from spamlit.training.prefix_cache import evict
+    from spamlit.training.prefix_folders import evict
 
     removed = evict(cache_dir() / "prefix", limit_bytes=-1)
     click.echo(f"removed {len(removed)} stores")

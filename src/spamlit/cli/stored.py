@@ -1,26 +1,27 @@
 """What a run's folder may put on the command line that goes on with it: choices, and nobody's code.
 
 A run folder may come from a stranger, and Hydra's overrides can name any function of any module. So what is stored
-there chooses among what conf/ has; what conf/ has not (a `_target_`, Hydra's own settings, a folder to write to) counts
-only where it is given again.
+there chooses among what conf/ has and sets plain values of data, model, optimizer, scheduler and the like. What builds,
+writes, tells or sets up more (a `_target_`, Hydra's own settings, a folder to write to, a server to log to) counts only
+where it is given again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-_WRITTEN = frozenset({"run_dir", "dirpath", "filename", "save_dir", "default_root_dir", "artifact_location"})
-_OF_HYDRA = frozenset({"hydra.mode", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
-_OF_HYDRA |= {"hydra.launcher.partition"}
-_HYDRA_GROUPS = frozenset({"hydra/launcher", "hydra/sweeper"})
+_WRITES = frozenset({"run_dir", "dirpath", "filename", "default_root_dir", "profiler", "plugins"})
+"""Keys of the recipe, of the trainer and of callbacks that say where something is written, or add what writes."""
+_BUILDS = frozenset({"callbacks", "logger", "trainer"})
+"""Groups of objects: of theirs, a folder sets plain values of those that conf/ has, and adds none."""
+_NUMBERS = re.compile(r"hydra\.(launcher|sweeper)\.\w+")
 _OPTION = re.compile(r"[\w-]+(/[\w-]+)*")
 """A file of a config group, or one in a folder below it."""
 
@@ -32,46 +33,58 @@ def check_stored(folder: Path, overrides: Sequence[str], conf: Path) -> list[str
         ValueError: one that does more; with the folder and what to do.
     """
     parser = OverridesParser.create()
+    refused = []
     for text in overrides:
         try:
             why = _refused(parser.parse_override(text), conf)
         except HydraException:
-            why = "is no override"
+            why = "is no choice or value"
         if why:
-            raise ValueError(
-                f"{folder}: its stored override {text[:80]!r} {why}, which is not taken from a folder. If it is "
-                "yours, give it again beside ckpt=…"
-            )
+            refused.append(f"{text[:80]!r} {why}")
+    if refused:
+        raise ValueError(
+            f"{folder}: of its stored overrides {'; '.join(refused[:5])}, which is not taken from a folder. What is "
+            "yours, give again beside ckpt=…"
+        )
     return list(overrides)
 
 
 def _refused(override: Override, conf: Path) -> str | None:
     """Why an override of a folder is not taken; None: it is."""
     key = override.key_or_group
-    parts = re.split(r"[./@:]", f"{key}@{override.package or ''}")
-    values = list(_leaves(override.value()))
-    if any(map(_is_special, chain(parts, (name for name, is_key in values if is_key)))):
+    leaves = list(_leaves(override.value()))
+    keys = [name for name, is_key in leaves if is_key]
+    texts = [value for value, is_key in leaves if isinstance(value, str) and not is_key]
+    names = [*re.split(r"[./]", key), *map(str, keys)]
+    if any(re.fullmatch(r"_.+_", name) for name in names):  # what hydra.utils.instantiate heeds
         return "names code to run"
-    strings = [value for value, _ in values if isinstance(value, str)]
-    if any("${" in text and ":" in text for text in strings):
-        return "asks a resolver"
-    if parts[0] == "hydra" and key not in _OF_HYDRA | _HYDRA_GROUPS and (strings or override.is_delete()):
-        return "sets up Hydra itself"
-    if _WRITTEN & set(parts):
+    if override.package is not None:
+        return "moves a part of the configuration"
+    if any("${" in text for text in texts):
+        return "refers to something else"
+    if names[0] == "hydra":
+        return (
+            None if _NUMBERS.fullmatch(key) and not (texts or keys or override.is_delete()) else "sets up Hydra itself"
+        )
+    if _WRITES.intersection(names) or names[:2] == ["trainer", "logger"]:
         return "says where to write"
-    is_group = key in _HYDRA_GROUPS or ("." not in key and (conf / key).is_dir())
-    if is_group and not all(_OPTION.fullmatch(text) for text in strings):
-        return "names a file outside of conf/"
+    if "." not in key and (conf / key).is_dir():
+        if key == "launcher" and "slurm" in texts:
+            return "has results read that only your own jobs may write"
+        return None if not keys and all(map(_OPTION.fullmatch, texts)) else "names a file outside of conf/"
+    if names[0] in _BUILDS and keys:
+        return "builds more than conf/ has"
+    if names[0] == "logger" and texts:
+        return "says where to write, or whom to tell"
     return None
 
 
-def _is_special(name: object) -> bool:
-    """Whether a key has a meaning for `hydra.utils.instantiate`: `_target_` and the like."""
-    return isinstance(name, str) and name.startswith("_") and name.endswith("_") and name != "_"
-
-
 def _leaves(value: Any) -> Iterable[tuple[Any, bool]]:
-    """The plain values within a parsed one, and whether each is a key of a mapping."""
+    """The plain values within a parsed one, and whether each is a key of a mapping.
+
+    Raises:
+        HydraException: a kind of value that no setting of ours has.
+    """
     if isinstance(value, QuotedString):
         yield value.text, False
     elif isinstance(value, dict):
@@ -85,5 +98,7 @@ def _leaves(value: Any) -> Iterable[tuple[Any, bool]]:
         yield value, False
     elif isinstance(value, ChoiceSweep):
         yield from _leaves(value.list)
-    else:  # a range of numbers
-        yield str(value), False
+    elif isinstance(value, RangeSweep | IntervalSweep):
+        yield 0, False  # numbers
+    else:
+        raise HydraException(f"{type(value).__name__} is not taken")

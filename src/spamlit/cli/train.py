@@ -106,6 +106,7 @@ def told(error: Exception, advice: str = "") -> int:
     return kind.exit_code
 
 
+@cache
 def unused_folder(path: str) -> str:
     """A folder that this process made, and no other: `path`, or with -2, -3, … behind, where another was faster."""
     for number in itertools.count(1):
@@ -113,14 +114,16 @@ def unused_folder(path: str) -> str:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            continue
-        except OSError:  # Hydra makes it once more, and says why it cannot
+            if os.path.lexists(folder):
+                continue
+            break  # a link above it leads nowhere
+        except OSError:
             break
         return str(folder)
-    return path
+    return path  # Hydra makes it once more, and says why it cannot
 
 
-OmegaConf.register_new_resolver("unused_folder", cache(unused_folder), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("unused_folder", unused_folder, use_cache=True, replace=True)
 
 
 def resumed(arguments: list[str]) -> list[str]:
@@ -135,6 +138,9 @@ def resumed(arguments: list[str]) -> list[str]:
         return arguments
     sweep = any(flag in arguments for flag in MULTIRUN) or is_sweep(Path(name))
     folder = find_sweep(name) if sweep else find_run(name)
+    links = (path for path in folder.rglob("*") if path.is_symlink())
+    if out := next((link for link in links if not link.resolve().is_relative_to(folder.resolve())), None):
+        raise ValueError(f"{out} is a link out of the folder, where the run would write: remove it.")
     given = [text for text in arguments if not text.startswith(("ckpt=", "hydra.run.dir=", "hydra.sweep.dir="))]
     keys = {_key(text) for text in given} | {"ckpt", "hydra.mode", "hydra.run.dir", "hydra.sweep.dir"}
     stored = _of_sweep(folder) if sweep else _of_run(folder)

@@ -165,7 +165,7 @@ def _read_table(path: Path | str, columns: Mapping[str, str]) -> pd.DataFrame:
 def read_records(path: Path | str) -> Iterator[list[str]]:
     """The cells of each record of a table, the header's first: CSV, or TSV if the name ends in ``.tsv``, UTF-8.
 
-    Blank lines are no records. Unlike pandas, it takes no more memory than a record's limit for what is no table.
+    Blank lines are no records. Unlike pandas, it takes bounded memory for what is no table.
 
     Raises:
         ValueError: Not a table, with the line.

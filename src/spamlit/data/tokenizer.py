@@ -13,7 +13,7 @@ from pathlib import Path
 import regex  # type: ignore[import-untyped]  # a requirement of tiktoken's; `re` knows no \p{L}
 import tiktoken
 
-from spamlit.assets import ASSETS, atomic_write, cache_dir, fetch
+from spamlit.assets import ASSETS, atomic_write, cache_dir, fetch, sha256_settings
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 # Digits one by one; white space before a digit stays whole, because it ends its segment; between them GPT-2's split.
@@ -25,6 +25,8 @@ PATTERNS = (GPT2_PATTERN, SMOLLM2_PATTERN)
 LONGEST_TEXT = 250_000
 """Characters that are looked at, many times what any context holds: tiktoken panics on millions of spaces."""
 FORMAT = 2  # of the saved folder; 1 had no checksum of the settings
+LARGEST_FILE = 64 << 20
+"""Bytes of a file of a saved folder; those of the largest vocabulary here have less than a megabyte."""
 
 
 class Tokenizer:
@@ -141,7 +143,7 @@ class Tokenizer:
             "pad_id": self.pad_id,
             "ranks_sha256": hashlib.sha256(data).hexdigest(),
         }
-        settings["sha256"] = _digest(settings)
+        settings["sha256"] = sha256_settings(settings)
         with atomic_write(folder / "tokenizer.tiktoken") as path:
             path.write_bytes(data)
         with atomic_write(folder / "tokenizer.json") as path:
@@ -156,11 +158,14 @@ class Tokenizer:
         """
         folder = Path(folder)
         try:
+            for name in ("tokenizer.json", "tokenizer.tiktoken"):
+                if (size := (folder / name).stat().st_size) > LARGEST_FILE:
+                    raise ValueError(f"{name} has {size:,} bytes; the limit is {LARGEST_FILE:,}")
             settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
             data = (folder / "tokenizer.tiktoken").read_bytes()
             if settings["format"] not in (1, FORMAT):
                 raise ValueError(f"format {settings['format']}, and this version reads {FORMAT}")
-            if settings["format"] == FORMAT and settings["sha256"] != _digest(settings):
+            if settings["format"] == FORMAT and settings["sha256"] != sha256_settings(settings):
                 raise ValueError("tokenizer.json was changed or damaged: its own SHA-256 does not hold")
             if hashlib.sha256(data).hexdigest() != settings["ranks_sha256"]:
                 raise ValueError("tokenizer.tiktoken does not have the SHA-256 that tokenizer.json names")
@@ -171,11 +176,6 @@ class Tokenizer:
             return cls(settings["name"], ranks=ranks, pattern=settings["pattern"], special=special, pad_id=pad_id)
         except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"no usable tokenizer in {folder}: {error or type(error).__name__}") from error
-
-
-def _digest(settings: Mapping[str, object]) -> str:
-    content = {key: value for key, value in settings.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int], pad_id: int) -> None:

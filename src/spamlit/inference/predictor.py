@@ -166,6 +166,6 @@ class Predictor:
 
 def _labels(labels: object) -> tuple[str, str]:
     match labels:
-        case [str(negative), str(positive)] if negative != positive:
+        case [str(negative), str(positive)] if negative != positive and (negative + positive).isprintable():
             return negative, positive
     raise ValueError(f"labels={labels!r:.80} are not two different words")

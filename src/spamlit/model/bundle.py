@@ -9,7 +9,6 @@ says how to build the model, how to decide, and the SHA-256 of every file beside
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spamlit.assets import sha256_file
+from spamlit.assets import sha256_file, sha256_settings
 from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import GPT, GPTConfig
 from spamlit.model.lora import LoRA, merge_state
@@ -106,7 +105,7 @@ def _write(
         "lora": None if classifier.lora is None else asdict(classifier.lora),
         "files": {file.name: sha256_file(file) for file in sorted(part.iterdir())},
     }
-    config["sha256"] = _digest(config)
+    config["sha256"] = sha256_settings(config)
     (part / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if card:
         (part / CARD).write_text(card, encoding="utf-8")
@@ -167,7 +166,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if (size := path.stat().st_size) > LONGEST_CONFIG:
             raise BundleError(f"{path} has {size:,} bytes; the limit is {LONGEST_CONFIG:,}.")
         config = json.loads(path.read_text(encoding="utf-8"))
-        digest = _digest(config) if isinstance(config, dict) else ""
+        digest = sha256_settings(config) if isinstance(config, dict) else ""
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is not a bundle: it has no {CONFIG}.") from error
     except BundleError:
@@ -233,8 +232,3 @@ def _read_state(folder: Path, config: dict[str, Any], names: set[str]) -> dict[s
     if names ^ state.keys():
         raise ValueError(f"tensors missing or unexpected: {', '.join(sorted(names ^ state.keys())[:5])}")
     return {name: value.to(torch.float32) for name, value in state.items()}
-
-
-def _digest(config: dict[str, Any]) -> str:
-    content = {key: value for key, value in config.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

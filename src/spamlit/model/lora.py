@@ -164,12 +164,17 @@ def merge_state(state: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
 
     Raises:
         KeyError: A matrix without its partner or without its weight.
+        ValueError: Shapes that do not fit together (they might be broadcast into gigabytes).
     """
     whole = {name: value for name, value in state.items() if not name.endswith(MATRICES)}
     for name in state.keys() - whole.keys():
         layer = name.rpartition(".")[0]
         if name.endswith(".lora_a"):
             weight, a, b = (state[f"{layer}.{kind}"] for kind in ("weight", "lora_a", "lora_b"))
+            if not (a.dim() == b.dim() == 2 and a.shape[1] == len(b) and weight.shape == (b.shape[1], len(a))):
+                raise ValueError(
+                    f"{layer}: lora_a {list(a.shape)} and lora_b {list(b.shape)} do not fit weight {list(weight.shape)}"
+                )
             whole[f"{layer}.weight"] = merged_weight(weight, a, b, scale)
         elif f"{layer}.lora_a" not in state:
             raise KeyError(f"{layer}.lora_a")

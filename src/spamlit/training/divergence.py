@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from spamlit.data.splits import SplitName, Splits
+from spamlit.training.checkpoint import CheckpointError, read_checkpoint
 
 SHOWN = 20
 """Ids in a message, at most."""
@@ -56,21 +57,37 @@ def told_by_id(splits: Splits, checkpoints: Path, lr: float) -> Iterator[None]:
         ) from error
 
 
-def check_finite(values: Tensor, what: str, split: SplitName, rows: Tensor, steps: int) -> None:
+def check_finite(
+    values: Tensor, what: str, split: SplitName, rows: Tensor, steps: int, strategy: Strategy | None = None
+) -> None:
     """Stops what would go on with infinities or NaNs.
+
+    Args:
+        values: of this process.
+        what: they are, for the message.
+        split: of the batch.
+        rows: (B,) of this process's batch in its split.
+        steps: optimizer steps that were sound.
+        strategy: of several processes, which must call it together: one's trouble stops all, and each knows all rows.
 
     Raises:
         DivergedError: `values` has one.
     """
-    if not values.isfinite().all():
-        raise DivergedError(f"{what} is {'NaN' if values.isnan().any() else 'infinite'}", split, rows, steps)
+    finite = values.isfinite().all()
+    if strategy is not None:
+        finite = strategy.reduce(finite.float(), reduce_op="mean") == 1.0
+    if not finite:
+        if strategy is not None:
+            rows = strategy.all_gather(rows).flatten()
+        raise DivergedError(f"{what} is {'infinite' if values.isinf().any() else 'NaN'}", split, rows, steps)
 
 
 def last_good(checkpoints: Path, steps: int) -> tuple[Path, int] | None:
     """The newest checkpoint that was validated (`best.ckpt`) or has at most so many steps, and its number of steps."""
     found = []
     for path in checkpoints.glob("*.ckpt"):
-        step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        if path.stem == "best" or step <= steps:
-            found.append((step, path))
+        with suppress(CheckpointError):
+            step = read_checkpoint(path).get("global_step", steps + 1)
+            if path.stem == "best" or step <= steps:
+                found.append((step, path))
     return max(found)[::-1] if found else None

@@ -109,7 +109,7 @@ class SpamModule(LightningModule):
         losses = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
         loss = losses / self._global_weight(labels, weights)
         self._step_rows = batch.index
-        check_finite(losses, "the loss of training", "train", batch.index, self.global_step - 1)
+        self._check_finite(losses, "the loss of training", "train", batch.index)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
         self._right.append((logits.detach().argmax(dim=-1) == labels)[labels != IGNORED])
         return loss
@@ -120,6 +120,10 @@ class SpamModule(LightningModule):
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             largest = nn.utils.get_total_norm(gradients, float("inf"))
             check_finite(largest, "a gradient", "train", self._step_rows, self.global_step)
+
+    def _check_finite(self, values: Tensor, what: str, split: SplitName, rows: Tensor) -> None:
+        strategy = self.trainer.strategy if self.trainer.world_size > 1 else None
+        check_finite(values, what, split, rows, self.global_step - 1, strategy)
 
     def on_train_epoch_end(self) -> None:
         """Accuracy on the training messages, each as the step found it."""
@@ -138,9 +142,9 @@ class SpamModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         keep = batch.labels != IGNORED
-        if keep.any():
-            logits = self(batch)[keep]
-            check_finite(logits, "a logit of validation", "validation", batch.index, self.global_step - 1)
+        logits = self(batch)[keep]
+        self._check_finite(logits, "a logit of validation", "validation", batch.index)
+        if keep.any():  # not all fillers, as the last batch of one process may be
             self.val_metrics.update(logits, batch.labels[keep])
 
     def on_validation_epoch_end(self) -> None:
@@ -153,7 +157,7 @@ class SpamModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         keep, split = batch.labels != IGNORED, self.test_splits[dataloader_idx]
         outputs = Outputs(batch.index[keep], self(batch)[keep], batch.labels[keep])
-        check_finite(outputs.logits, "a logit of the test", split, outputs.rows, self.global_step - 1)
+        self._check_finite(outputs.logits, "a logit of the test", split, batch.index)
         self._rows[split].append(outputs)
 
     def on_test_epoch_end(self) -> None:

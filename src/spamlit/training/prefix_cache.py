@@ -17,24 +17,24 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 from spamlit.assets import atomic_write, cache_dir
+from spamlit.training.prefix_folders import ABOUT, evict, read_key
 from spamlit.training.progress import track
 
 SHARD_TOKENS = 16_384
 BATCH_TOKENS = 1_024  # the larger, the more padding; the smaller, the less there is for two cores to share
 HELD_BYTES = 32 * 2**20  # of mapped values that reading may leave in memory
 VERSION = 1
-ABOUT = "about.json"
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.float16: np.float16}
 _UNSOUND = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
@@ -152,7 +152,7 @@ class PrefixCache:
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.folder}.lock"):
             self.folder.mkdir(exist_ok=True)
-            if _read_key(self.folder / ABOUT) != json.loads(json.dumps(self.key)):
+            if read_key(self.folder) != json.loads(json.dumps(self.key)):
                 with atomic_write(self.folder / ABOUT) as temporary:
                     temporary.write_text(json.dumps(self.key, indent=2, sort_keys=True), encoding="utf-8")
             os.utime(self.folder / ABOUT)
@@ -207,61 +207,6 @@ class PrefixCache:
         ends = [1] * len(messages) if self.pooled else lengths.tolist()
         out = out[:, None] if self.pooled else out  # (B, 1, C) or (B, T, C)
         return [values[:end].view(_storage(self.dtype)).numpy() for values, end in zip(out, ends, strict=True)]
-
-
-def stores(root: Path | None = None) -> list[tuple[Path, dict[str, Any], int, float]]:
-    """All stores: folder, key, size in bytes, time of last use; the most recently used first.
-
-    One whose key cannot be read, as its removal was killed halfway, has an empty one. What another process removes
-    meanwhile counts as gone.
-    """
-    found = []
-    for folder in (root or cache_dir() / "prefix").glob("*/"):
-        with suppress(FileNotFoundError):
-            found.append((folder, _read_key(folder / ABOUT), _size(folder), _used(folder)))
-    return sorted(found, key=lambda store: -store[3])
-
-
-def _read_key(about: Path) -> dict[str, Any]:
-    try:
-        key = json.loads(about.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return key if isinstance(key, dict) else {}
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files, of those that are there to be asked."""
-    size = 0
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                size += (Path(inside) / name).stat().st_size
-    return size
-
-
-def _used(folder: Path) -> float:
-    about = folder / ABOUT
-    return (about if about.exists() else folder).stat().st_mtime
-
-
-def evict(root: Path, limit_bytes: int, keep: Path | None = None) -> list[Path]:
-    """Removes the least recently used stores until the rest fits; those in use by a filling process are left alone.
-
-    A process that has opened a store goes on reading it: the system frees the bytes when the last reader is done.
-    """
-    removed, total = [], 0
-    for folder, _, size, _ in stores(root):
-        total += size
-        if total > limit_bytes and folder != keep:
-            try:
-                with FileLock(f"{folder}.lock", timeout=0):
-                    shutil.rmtree(folder)
-                    removed.append(folder)
-                    total -= size
-            except Timeout:
-                continue
-    return removed
 
 
 def _new_map(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

@@ -116,16 +116,21 @@ def given_overrides(run: Path) -> list[str] | None:
 
     Not always what `stored_overrides` gives: Hydra writes that down when the run is begun again.
     """
-    given = read_json(run / "run.json").get("overrides") if (run / "run.json").is_file() else None
-    return given if isinstance(given, list) else None
+    try:
+        return _texts(read_json(run / "run.json").get("overrides"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def stored_overrides(run: Path) -> list[str] | None:
     """What was given on the command line of a run; None where that was not recorded, or not to the end."""
     try:
-        stored = read_yaml(run / ".hydra" / "overrides.yaml")
+        return _texts(read_yaml(run / ".hydra" / "overrides.yaml"))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _texts(stored: Any) -> list[str] | None:
     return stored if isinstance(stored, list) and all(isinstance(text, str) for text in stored) else None
 
 
@@ -154,8 +159,16 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A run's metrics.json or run.json."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """A run's metrics.json or run.json.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, or no JSON: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold a JSON object.")
     return content
