@@ -97,3 +97,15 @@ def test_shells_are_told_how_to_complete(line):
         ["bash", "-c", f"{line}\ncomplete"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert re.search(r"complete .*completion.* (python|spamlit)$", told.stdout, re.MULTILINE), told.stderr
+
+
+def test_overrides_are_completed():
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "COMP_LINE": "python train.py backbone=gpt2-"}
+    told = subprocess.run(
+        [sys.executable, "train.py", "--shell-completion", "query=bash"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.split() == ["backbone=gpt2-large", "backbone=gpt2-medium", "backbone=gpt2-xl"], told.stderr

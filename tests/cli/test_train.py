@@ -32,6 +32,7 @@ REFUSED = {
     "data.max_length=0": "data.max_length=0",
     "data.batch_size=1000": "data.batch_size=1000 with data.drop_last leaves no batch",
     "data.batch_size=1 trainer.limit_train_batches=0": "trainer.limit_train_batches=0 leaves nothing to train on",
+    "data.batch_size=1 trainer=ddp-cpu": "data.batch_size=1 counts all processes together",
     "trainer.max_epochs=0": "trainer.max_epochs=0 leaves nothing to train on",
     "trainer.max_steps=0": "choose another number, or model.trainable=none",
     "data.split=halves": "grouped, random, challenge",

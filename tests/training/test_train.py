@@ -97,6 +97,12 @@ def test_evaluation_and_logging_by_steps_across_epochs(run):
     assert {tuple(steps[f"val/{name}"]) for name in METRICS} == {(3, 7)}  # counted from 0
 
 
+def test_debug_fast_is_four_steps_from_end_to_end(run):
+    done = run("debug=fast", "trainer.max_epochs=1")
+    assert done.trainer.global_step == 4
+    assert (done.folder / "classifier" / "model.safetensors").is_file()
+
+
 def test_overfitting_sees_the_same_batches_again(run, monkeypatch):
     seen, step = [], SpamModule.training_step
     monkeypatch.setattr(
