@@ -66,7 +66,7 @@ def test_the_real_model_knows_paris() -> None:
 
 
 @pytest.mark.assets
-def test_asked_for_spam_the_pretrained_model_says_yes_to_anything() -> None:
+def test_asked_for_spam_the_pretrained_model_begins_both_answers_with_yes() -> None:
     """The lesson's prompting experiment, on one message of either kind."""
     question = "Is the following text 'spam'? Answer with 'yes' or 'no':"
     spam = "'You are a winner you have been specially selected to receive 1000 cash or a 2000 award.'"
