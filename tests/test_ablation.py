@@ -1,5 +1,8 @@
 """The ablation table: each row is the lesson with a few overrides, fits together, and names its published figures."""
 
+import shlex
+import subprocess
+
 import hydra
 import pytest
 from hydra import compose, initialize_config_dir
@@ -105,3 +108,30 @@ def test_any_backbone_and_seed_can_take_a_row():
     cfg = row(11, "backbone=smollm2-135m", "seed=7", "trainer.max_epochs=1")
     check(cfg)
     assert (cfg.backbone.name, cfg.data.seed, cfg.model.trainable) == ("smollm2-135m", 7, "lora")
+
+
+@pytest.mark.parametrize("rows", ["", "row01,row16"])
+def test_make_ablation_runs_the_rows_and_then_tables_them(rows):
+    """What `make` would run."""
+    variables = ["BACKBONE=gpt2", "SEEDS=1,2", f"ROWS={rows}"]
+    told = subprocess.run(
+        ["make", "-n", "ablation", *variables], cwd=CONF.parent, capture_output=True, text=True, check=True
+    )
+    *_, train, table = [shlex.split(line) for line in told.stdout.replace("\\\n", "").splitlines()]
+    assert table[1:] == ["ablation", "outputs/ablation/gpt2"]
+    given = dict(text.split("=", 1) for text in train[2:])
+    chosen = given.pop("experiment", None) or composed_sweep(given["sweep"])
+    assert set(chosen.split(",")) <= {f"ablation/row{n:02}" for n in OVERRIDES}
+    assert not rows or chosen == "ablation/row01,ablation/row16"
+    assert given == {
+        "sweep": "ablation",
+        "backbone": "gpt2",
+        "seed": "1,2",
+        "hydra.sweep.dir": "outputs/ablation/gpt2",  # the same each time: a stopped table goes on
+    }
+
+
+def composed_sweep(name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"sweep={name}"], return_hydra_config=True)
+    return cfg.hydra.sweeper.params.experiment

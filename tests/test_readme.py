@@ -1,4 +1,4 @@
-"""What README tells people to type exists: make targets, overrides that compose, subcommands with their options."""
+"""What README, docs and conf tell people to type exists: make targets, overrides that compose, subcommands, options."""
 
 import os
 import re
@@ -21,7 +21,13 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
 SCRIPTS = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", "")
 LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
+LINES += re.findall(
+    r"(?<!`)`((?:make|python|spamlit|tensorboard) [^`…]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
+)
 LINES += [line.removeprefix("srun ") for line in SCRIPTS.splitlines() if line.startswith("srun ")]
+HEADS = [line for path in sorted(CONF.rglob("*.yaml")) for line in path.read_text(encoding="utf-8").splitlines()]
+HEADS = [line[4:].split("  ")[0] for line in HEADS if line.startswith(("#   python", "#   make"))]
+LINES += [line for line in HEADS if line.count(" ") > 2]  # one override alone is what test_configs composes
 COMMANDS_SHOWN = [shlex.split(line, comments=True) for line in LINES]
 
 
@@ -37,16 +43,16 @@ def test_make_targets_exist():
 
 
 def one_value(override):
-    """The first of the values that a sweep takes; a list or a mapping stays one."""
+    """The first of the values that a sweep takes; a list, a mapping or no value (`~logger`) stays what it is."""
     key, _, value = override.partition("=")
     return (
         override
-        if value.startswith(("[", "{"))
+        if not value or value.startswith(("[", "{"))
         else f"{key}={re.findall(r'[^(),]+', value)[-1 if '(' in value else 0]}"
     )
 
 
-OVERRIDES = [line for line in shown("python", "train.py") if "--" not in line[0]]
+OVERRIDES = [line for line in shown("python", "train.py") if "--" not in " ".join(line[:1])]
 OVERRIDES += [line[line.index("train.py") + 1 :] for line in shown("torchrun")]
 
 
@@ -73,7 +79,7 @@ def test_subcommands_and_options_exist(arguments):
 def test_every_command_in_the_readme_is_looked_at():
     known = {"make", "python", "spamlit", "tensorboard", "eval", "torchrun"}
     assert {command[0] for command in COMMANDS_SHOWN} <= known
-    assert len(shown("python", "train.py")) >= 40
+    assert len(shown("python", "train.py")) >= 80
     assert len(shown("torchrun")) == 3
     assert SCRIPTS.count("srun python train.py") == 1
 
@@ -91,3 +97,15 @@ def test_shells_are_told_how_to_complete(line):
         ["bash", "-c", f"{line}\ncomplete"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert re.search(r"complete .*completion.* (python|spamlit)$", told.stdout, re.MULTILINE), told.stderr
+
+
+def test_overrides_are_completed():
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "COMP_LINE": "python train.py backbone=gpt2-"}
+    told = subprocess.run(
+        [sys.executable, "train.py", "--shell-completion", "query=bash"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.split() == ["backbone=gpt2-large", "backbone=gpt2-medium", "backbone=gpt2-xl"], told.stderr

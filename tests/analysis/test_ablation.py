@@ -13,14 +13,15 @@ EXPERIMENTS = CONF / "experiment"
 PUBLISHED = {"train": 99.42, "val": 98.66, "test": 98.33, "minutes": 0.3}
 
 
-def make_run(folder, experiment, accuracy, published=PUBLISHED):
+def make_run(folder, experiment, accuracy, *overrides, backbone="smollm2-135m"):
     (folder / ".hydra").mkdir(parents=True)
-    choices = {"hydra": {"runtime": {"choices": {"experiment": experiment}}}}
+    choices = {"hydra": {"runtime": {"choices": {"experiment": experiment, "backbone": backbone}}}}
     OmegaConf.save(OmegaConf.create(choices), folder / ".hydra" / "hydra.yaml")
-    OmegaConf.save(OmegaConf.create({"published": published}), folder / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"published": PUBLISHED}), folder / ".hydra" / "config.yaml")
     figures = {f"{split}/accuracy": accuracy for split in ("train", "val", "test")} | {"test/f1": accuracy - 0.01}
     (folder / "metrics.json").write_text(json.dumps(figures))
-    (folder / "run.json").write_text(json.dumps({"timing": {"total": 90.0}}))
+    given = [f"experiment={experiment}", "sweep=ablation", f"backbone={backbone}", f"seed={folder.name}", *overrides]
+    (folder / "run.json").write_text(json.dumps({"timing": {"total": 90.0}, "overrides": given}))
 
 
 @pytest.fixture
@@ -53,6 +54,22 @@ def test_files_are_written(sweep):
     assert text.read_text() == markdown(table)
     assert "| 16 | experiment=lesson-nonpad | 99.42 | 98.66 | 98.33 | 0.30 | 2 | 97.00 ± 12.71 |" in markdown(table)
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "| runs of smollm2-135m | train |" in markdown(table).splitlines()[0]
+
+
+def test_what_a_run_changed_besides_is_said_and_not_averaged_in(sweep):
+    for seed in (3, 4):
+        make_run(sweep / str(seed), "ablation/row13", 0.9, "trainer.max_epochs=2", "data.max_length=512", "threads=1")
+    make_run(sweep / "5", "ablation/row13", 0.8)
+    make_run(sweep / "6", "ablation/row09", 0.8, backbone="gpt2-large")
+    make_run(sweep / "7", "ablation/row09", 0.8, backbone="gpt2-xl")
+    table = ablation_table(sweep, EXPERIMENTS)
+    said = dict(zip(table["changes"], table["runs"], strict=True))
+    assert said["data.max_length=context"] == 1
+    assert said["data.max_length=context (here data.max_length=512, trainer.max_epochs=2)"] == 2
+    assert said["backbone=gpt2-xl, model.trainable=all"] == 1
+    assert said["backbone=gpt2-xl, model.trainable=all (here backbone=gpt2-large)"] == 1
+    assert "| runs of smollm2-135m, " in markdown(table)
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,13 @@ def test_what_cannot_be_is_refused(tiny: None, arguments: list[str], said: str) 
 def test_the_real_model_knows_paris() -> None:
     done = generated("--max-new-tokens", "2", "The capital of France is")
     assert done.stdout == "The capital of France is Paris.\n"
+
+
+@pytest.mark.assets
+def test_asked_for_spam_the_pretrained_model_begins_both_answers_with_yes() -> None:
+    """The lesson's prompting experiment, on one message of either kind."""
+    question = "Is the following text 'spam'? Answer with 'yes' or 'no':"
+    spam = "'You are a winner you have been specially selected to receive 1000 cash or a 2000 award.'"
+    for message in (spam, "'Are we still meeting for dinner tonight?'"):
+        said = generated("--max-new-tokens", "12", f"{question} {message}").stdout
+        assert "Yes" in said.removeprefix(f"{question} {message}")

@@ -6,6 +6,7 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -206,6 +207,13 @@ def test_twelve_jobs_killed_in_the_middle_end_in_the_same_table(tmp_path, start)
     pd.testing.assert_frame_equal(figures(tmp_path / "killed"), figures(tmp_path / "whole"))
 
 
+def lora_rank(run):
+    """The rank of the matrices that a run trained."""
+    weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    [rank] = {matrix.shape[1] for name, matrix in weights.items() if name.endswith(".lora_a")}
+    return rank
+
+
 STUDY = ("sweep=study", "hydra.sweep.dir=sweep", "model.last_k=range(1,3)")
 
 
@@ -233,6 +241,10 @@ def test_a_study_goes_on_and_says_what_mattered(folder, capsys, trained):
     trials = study.get_trials()
     assert [trial.params for trial in trials[:3]] == [trial.params for trial in first]
     assert len({tuple(trial.params.values()) for trial in trials}) == 6
+    assert set(trials[0].params) == {"optimizer.lr", "optimizer.weight_decay", "model.last_k", "model.lora.rank"}
+    ranks = [lora_rank(folder / "sweep" / str(n)) for n in range(6)]
+    assert ranks == [trial.params["model.lora.rank"] for trial in trials]
+    assert len(set(ranks)) > 1
     table = pd.read_csv("sweep/compare.csv").sort_values("run")
     assert table["val/f1"].tolist() == pytest.approx([trial.value for trial in trials])
     assert set(table["model.last_k"]) <= {1, 2}

@@ -30,7 +30,11 @@ REFUSED = {
     "backbone.n_layer=99": "1..4",
     "data.max_length=5000": "1024",
     "data.max_length=0": "data.max_length=0",
-    "data.batch_size=1000": "data.batch_size=1000",
+    "data.batch_size=1000": "data.batch_size=1000 with data.drop_last leaves no batch",
+    "data.batch_size=1 trainer.limit_train_batches=0": "trainer.limit_train_batches=0 leaves nothing to train on",
+    "data.batch_size=1 trainer=ddp-cpu": "data.batch_size=1 counts all processes together",
+    "trainer.max_epochs=0": "trainer.max_epochs=0 leaves nothing to train on",
+    "trainer.max_steps=0": "choose another number, or model.trainable=none",
     "data.split=halves": "grouped, random, challenge",
     "data.fractions=[0.8,0.1,0.2]": "add up to 1",
     "data.source=missing.txt": "missing.txt",
@@ -58,7 +62,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("overrides", REFUSED)
-def test_refused_with_the_value_and_the_fix(folder, capsys, overrides):
+def test_refused_with_the_value_and_the_fix(folder, capsys, monkeypatch, overrides):
+    """And before a backbone is loaded, or the frozen part computed."""
+    monkeypatch.setattr("spamlit.training.train.load_backbone", lambda **_: pytest.fail("a backbone was loaded"))
     assert run(*overrides.split()) == 2
     error = capsys.readouterr().err
     assert REFUSED[overrides] in error

@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import spamlit.training.train as recipe
+from spamlit.analysis.figures import read_scalars
 from spamlit.data.splits import read_split
 from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import TRAINABLES
 from spamlit.training.checks import check
 from spamlit.training.decision import Decision, decide
 from spamlit.training.metrics import METRICS
+from spamlit.training.module import SpamModule
 
 
 def same(first, second, tolerance=1e-5, but=()):
@@ -71,6 +74,43 @@ def test_every_choice_of_what_is_trained_runs(run, trainable):
     more = ["model.last_k=3"] if trainable == "last_k" else []
     done = run(f"model.trainable={trainable}", *more)
     assert done.trainer.global_step == (0 if trainable == "none" else 10)
+
+
+def test_nothing_trained_is_what_training_starts_from(run, monkeypatch):
+    """Accuracy before training, as a run of its own: the figures of the same head on the same messages."""
+    before = run("model.trainable=none", folder="before")
+    monkeypatch.setattr(recipe, "fit", lambda *_: None)
+    assert before.metrics == pytest.approx(run("model.trainable=all", folder="never").metrics, abs=1e-5)
+
+
+def test_the_newest_checkpoints_of_steps_are_kept(run):
+    done = run("callbacks=steps", "callbacks.steps.every_n_train_steps=3")
+    assert done.trainer.global_step == 10
+    kept = {path.name for path in (done.folder / "checkpoints").glob("step*")}
+    assert kept == {"step-6.ckpt", "step-9.ckpt"}
+
+
+def test_evaluation_and_logging_by_steps_across_epochs(run):
+    done = run("trainer.val_check_interval=4", "trainer.check_val_every_n_epoch=null", "trainer.log_every_n_steps=2")
+    steps = {tag: at for tag, (at, _) in read_scalars(done.folder / "tensorboard").items()}
+    assert steps["train/loss"] == [1, 3, 5, 7, 9]
+    assert {tuple(steps[f"val/{name}"]) for name in METRICS} == {(3, 7)}  # counted from 0
+
+
+def test_debug_fast_is_four_steps_from_end_to_end(run):
+    done = run("debug=fast", "trainer.max_epochs=1")
+    assert done.trainer.global_step == 4
+    assert (done.folder / "classifier" / "model.safetensors").is_file()
+
+
+def test_overfitting_sees_the_same_batches_again(run, monkeypatch):
+    seen, step = [], SpamModule.training_step
+    monkeypatch.setattr(
+        SpamModule, "training_step", lambda self, batch, i: seen.append(batch.index.tolist()) or step(self, batch, i)
+    )
+    run("debug=overfit", "trainer.overfit_batches=2", "trainer.max_epochs=3")
+    assert len(seen) == 6
+    assert seen[:2] == seen[2:4] == seen[4:]
 
 
 def test_the_training_split_is_scored_only_where_wanted(run):

@@ -11,24 +11,28 @@ from omegaconf import OmegaConf
 
 from spamlit.analysis.statistics import mean_interval
 from spamlit.assets import atomic_write
-from spamlit.training.run_folder import read_json
+from spamlit.training.run_folder import HOW, given_overrides, read_json, stored_overrides
 
 ROWS = "ablation/row"
 SPLITS = ("train", "val", "test")
 FIGURES = {**{split: f"{split}/accuracy" for split in SPLITS}, "test F1": "test/f1", "minutes": "minutes"}
 """Our columns, and where their values come from; accuracies and F1 in per cent, as published."""
+EXPECTED = {"experiment", "backbone", "seed", *HOW}
+"""Keys of a run's command line that the table says elsewhere."""
 
 
 def ablation_table(folder: Path, experiments: Path) -> pd.DataFrame:
     """One row a published row that was run: what it changes, its published figures, our means over seeds.
+
+    Runs of one row with other backbones or overrides are rows of their own.
 
     Args:
         folder: of the sweep's runs.
         experiments: conf/experiment.
 
     Returns:
-        Columns `row`, `changes`, `published train|val|test|minutes`, `runs`, and of each of `FIGURES` the mean and half
-        the width of its 95 % interval (`… ±`; NaN for a single run).
+        Columns `row`, `changes`, `published train|val|test|minutes`, `backbone`, `runs`, and of each of `FIGURES` the
+        mean and half the width of its 95 % interval (`… ±`; NaN for a single run).
 
     Raises:
         ValueError: no finished run of any row.
@@ -37,12 +41,15 @@ def ablation_table(folder: Path, experiments: Path) -> pd.DataFrame:
     if runs.empty:
         raise ValueError(f"no finished run of a row below {folder}: make them with `make ablation`.")
     rows = []
-    for experiment, same in runs.groupby("experiment"):
-        row: dict[str, Any] = {"row": int(str(experiment).removeprefix(ROWS))}
-        row["changes"] = changes(experiments / f"{experiment}.yaml")
-        published = same["published"].iloc[0]
-        row |= {f"published {name}": published.get(name) for name in (*SPLITS, "minutes")}
-        row["runs"] = len(same)
+    for _, same in runs.groupby(["experiment", "backbone", "overrides"]):
+        run = same.iloc[0]
+        row: dict[str, Any] = {"row": int(run["experiment"].removeprefix(ROWS))}
+        changed = changes(experiments / f"{run['experiment']}.yaml")
+        other = [f"backbone={run['backbone']}"] if _other_backbone(changed, run["backbone"]) else []
+        here = ", ".join([*other, *run["overrides"]])
+        row["changes"] = f"{changed} (here {here})" if here else changed
+        row |= {f"published {name}": run["published"].get(name) for name in (*SPLITS, "minutes")}
+        row |= {"backbone": run["backbone"], "runs": len(same)}
         for name in FIGURES:
             row[name], row[f"{name} ±"] = mean_interval(same[name].tolist())
         rows.append(row)
@@ -55,6 +62,11 @@ def changes(experiment: Path) -> str:
     content.pop("published", None)
     based = list(_defaults(content.pop("defaults")))
     return ", ".join([*based, *_overrides(content, "")]) or "nothing: the lesson"
+
+
+def _other_backbone(changed: str, backbone: str) -> bool:
+    """Whether a row whose file chooses a backbone was run with another one."""
+    return "backbone=" in changed and f"backbone={backbone}" not in changed.split(", ")
 
 
 def _defaults(entries: Iterable[str | dict[str, str]]) -> Iterator[str]:
@@ -82,7 +94,21 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
         figures = read_json(path) | {"minutes": read_json(run / "run.json")["timing"]["total"] / 60}
         percent = {name: 100 * figures[key] for name, key in FIGURES.items() if name != "minutes"}
         published = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml").published)
-        yield {"experiment": chosen.experiment, "published": published, **percent, "minutes": figures["minutes"]}
+        yield {
+            "experiment": chosen.experiment,
+            "published": published,
+            "backbone": chosen.backbone,
+            "overrides": _beyond_the_row(run),
+            "minutes": figures["minutes"],
+            **percent,
+        }
+
+
+def _beyond_the_row(run: Path) -> tuple[str, ...]:
+    """What a run's command line set on top of its row, its backbone and its seed."""
+    given = given_overrides(run)
+    texts = (stored_overrides(run) or []) if given is None else given
+    return tuple(sorted(text.lstrip("+") for text in texts if text.split("=", 1)[0].lstrip("+") not in EXPECTED))
 
 
 def write_ablation(table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -100,7 +126,7 @@ def write_ablation(table: pd.DataFrame, folder: Path) -> list[Path]:
 def markdown(table: pd.DataFrame) -> str:
     """The table with published figures on the left, and ours, mean ± half the 95 % interval, on the right."""
     published = [f"published {name}" for name in (*SPLITS, "minutes")]
-    head = ["row", "changes", *published, "runs", *FIGURES]
+    head = ["row", "changes", *published, f"runs of {', '.join(table['backbone'].unique())}", *FIGURES]
     lines = ["| " + " | ".join(head) + " |", "|---:|---|" + "---:|" * (len(head) - 2)]
     for row in table.to_dict("records"):
         theirs = ["" if row[name] is None else f"{row[name]:.2f}" for name in published]

@@ -58,6 +58,8 @@ def check(cfg: DictConfig) -> None:
     for name in OmegaConf.select(cfg, "logger") or {}:
         if name in EXTRAS and find_spec(str(name)) is None:
             raise ValueError(f'logger={name} needs a package that is not here: pip install "spamlit[{name}]".')
+    _check_shares(cfg.data.batch_size, cfg.trainer)
+    _check_length(cfg.trainer, trains=cfg.model.trainable != "none")
     _check_trainer(cfg.trainer, fused=cfg.optimizer.get("fused", False))
 
 
@@ -84,6 +86,27 @@ def _check_decision(cfg: DictConfig) -> None:
     unsure_band(cfg)
     if not isinstance(cfg.calibrate, bool):
         raise ValueError(f"calibrate={cfg.calibrate}: choose true or false.")
+
+
+def _check_shares(batch_size: object, trainer: DictConfig) -> None:
+    """`devices=auto` is left to the data module, which knows how many they are."""
+    if not all(isinstance(count, int) and count > 0 for count in (trainer.devices, trainer.num_nodes)):
+        return
+    processes = trainer.devices * trainer.num_nodes
+    if isinstance(batch_size, int) and batch_size % processes:
+        raise ValueError(
+            f"data.batch_size={batch_size} counts all processes together and cannot be divided by {processes}: choose "
+            "a multiple, or fewer trainer.devices."
+        )
+
+
+def _check_length(trainer: DictConfig, *, trains: bool) -> None:
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if trains and trainer[key] == 0:
+            raise ValueError(
+                f"trainer.{key}=0 leaves nothing to train on: choose another number, or model.trainable=none to test "
+                "what is not trained yet."
+            )
 
 
 def _check_trainer(trainer: DictConfig, *, fused: bool) -> None:

@@ -87,9 +87,11 @@ def train(cfg: DictConfig) -> Run:
     with timing("assets"):
         data = make_data(cfg)
         data.prepare_data()
+    with timing("prepare"):
+        data.setup()  # first: it may refuse
+    with timing("assets"):
         backbone = load_backbone(**plain(cfg.backbone), seed=cfg.seed)
     with timing("prepare"):
-        data.setup()
         classifier = make_classifier(cfg, backbone)
         if trainer.is_global_zero:
             write_splits(data.splits, folder)
