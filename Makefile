@@ -36,7 +36,7 @@ test: setup  ## Run the tests and doctests; without ARGS in two processes, requi
 	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90)
 
 faults: setup  ## Do to it all that tests/faults/ knows (an hour) into docs/faults.md; a part, unwritten: ARGS="-k kill"
-	SPAMLIT_FAULTS=full $(BIN)/python -m pytest -m fault $(or $(ARGS),--faults-table docs/faults.md)
+	SPAMLIT_FAULTS=full $(BIN)/python -m pytest -m fault $(or $(ARGS),-n 2 --dist loadfile --faults-table docs/faults.md)
 
 lint: setup  ## Check style, formatting, types and the direction of the imports
 	$(BIN)/ruff check .

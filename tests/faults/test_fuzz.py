@@ -28,7 +28,7 @@ from tests.faults.outcome import FULL, Wrong, cases
 from tests.inference.bundles import random_bundle
 from tests.synthetic import byte_tokenizer
 
-from spamlit.assets import Member, archive
+from spamlit.assets import Member, archive, sha256_settings
 from spamlit.assets.registry import SourceError
 from spamlit.cli.stored import check_stored
 from spamlit.cli.train import CONF
@@ -262,7 +262,7 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["files"] = {name: bundle.sha256_file(folder / name) for name in config["files"]}
     change(config)
-    config["sha256"] = bundle._digest(config)
+    config["sha256"] = sha256_settings(config)
     (folder / "config.json").write_text(json.dumps(config))
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.synthetic import byte_tokenizer
 
+from spamlit.assets import sha256_settings
 from spamlit.data.tokenizer import Tokenizer
 from spamlit.model import bundle
 from spamlit.model.bundle import BundleError, load_bundle, read_settings, save_bundle
@@ -78,7 +79,7 @@ def test_a_bundle_from_before_a_choice_loads(tmp_path, classifier, random_batch,
     folder = saved(tmp_path / "bundle", model)
     config = json.loads((folder / "config.json").read_text())
     del config[key]
-    config["sha256"] = bundle._digest(config)
+    config["sha256"] = sha256_settings(config)
     (folder / "config.json").write_text(json.dumps(config))
     batch = random_batch(gpt2_like, [12, 5])
     assert torch.equal(load_bundle(folder)[0](*batch), model(*batch))
@@ -207,7 +208,7 @@ def test_other_files_called_config_are_refused(tmp_path, content):
 
 def rewritten(folder: Path, **changes) -> Path:
     config = json.loads((folder / "config.json").read_text()) | changes
-    config["sha256"] = bundle._digest(config)
+    config["sha256"] = sha256_settings(config)
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
