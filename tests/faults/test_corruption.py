@@ -176,6 +176,20 @@ def test_a_damaged_checkpoint_is_refused(finished: Path, record_property: Record
     each(cases(40, 3000), check, record_property)
 
 
+@pytest.mark.fault("corruption", "checkpoint")
+def test_a_tensor_that_is_marked_as_a_folder_is_refused(finished: Path) -> None:
+    """Torch would read nothing into it, and say nothing."""
+    path = finished / "checkpoints/last.ckpt"
+    before = path.read_bytes()
+    entry = before.rindex(b"archive/data/14")  # in the directory at the end, whose attributes no checksum covers
+    flip_bits(path, entry - 8, 0x10)
+    try:
+        with pytest.raises(CheckpointError, match="have attributes"):
+            read_checkpoint(path)
+    finally:
+        path.write_bytes(before)
+
+
 @pytest.mark.fault("corruption", "bundle")
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.tiktoken"])
 def test_a_damaged_bundle_is_refused(tmp_path: Path, record_property: Record, name: str) -> None:
@@ -214,9 +228,9 @@ def test_a_damaged_split_is_refused_or_harmless(finished: Path, record_property:
 # The commands themselves
 
 
-def flip(path: Path, at: int) -> None:
+def flip_bits(path: Path, at: int, bits: int = 4) -> None:
     content = bytearray(path.read_bytes())
-    content[at] ^= 4
+    content[at] ^= bits
     path.write_bytes(content)
 
 
@@ -224,13 +238,13 @@ def flip_in_a_tensor(checkpoint: Path) -> None:
     """Not between two of them: what fills a checkpoint up to the next multiple of 64 bytes has no checksum."""
     with zipfile.ZipFile(checkpoint) as archive:
         largest = max(archive.infolist(), key=lambda info: info.file_size)
-    flip(checkpoint, checkpoint.read_bytes().index(largest.filename.encode()) + 200)
+    flip_bits(checkpoint, checkpoint.read_bytes().index(largest.filename.encode()) + 200)
 
 
 @pytest.mark.fault("corruption", "commands")
 def test_predict_refuses_a_damaged_bundle(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished / "classifier", tmp_path / "classifier")
-    flip(copy / "model.safetensors", (copy / "model.safetensors").stat().st_size // 2)
+    flip_bits(copy / "model.safetensors", (copy / "model.safetensors").stat().st_size // 2)
     result = CliRunner().invoke(main, ["predict", "--run", str(copy), "hello"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(r"error: \S+model\.safetensors is damaged: its SHA-256 .*\n", result.stderr)

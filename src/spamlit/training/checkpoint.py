@@ -47,6 +47,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                 raise CheckpointError("its parts are compressed, as torch does not write them")  # could grow endlessly
+            if any(info.external_attr for info in archive.infolist()):  # torch would not read the part, and say nothing
+                raise CheckpointError("its parts have attributes, as torch does not write them")
             if (damaged := archive.testzip()) is not None:
                 raise CheckpointError(f"the checksum of its part {damaged} does not hold")
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -76,7 +78,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # given a path, torch would say "unexpected pos" of a full disk
         with atomic_write(Path(path)) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # what ended the writing, before torch closed its archive
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
