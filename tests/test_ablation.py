@@ -115,7 +115,11 @@ def test_make_ablation_runs_the_rows_and_then_tables_them(rows):
     """What `make` would run."""
     variables = ["BACKBONE=gpt2", "SEEDS=1,2", f"ROWS={rows}"]
     told = subprocess.run(
-        ["make", "-n", "ablation", *variables], cwd=CONF.parent, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "ablation", *variables],  # even where make runs these tests
+        cwd=CONF.parent,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     *_, train, table = [shlex.split(line) for line in told.stdout.replace("\\\n", "").splitlines()]
     assert table[1:] == ["ablation", "outputs/ablation/gpt2"]
