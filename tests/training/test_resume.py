@@ -28,7 +28,7 @@ def undisturbed(run):
 
 
 @pytest.fixture
-def interrupted(config, monkeypatch):
+def interrupted(config, monkeypatch, tmp_path):
     """interrupted(7, "seed=1") trains in a folder of its own, is stopped in the step after the 7th, and goes on.
 
     interrupted(7, hook="on_validation_end") is stopped in that hook after the 7th step.
@@ -37,7 +37,7 @@ def interrupted(config, monkeypatch):
 
     made = recipe.make_trainer
 
-    def stopped_and_resumed(step, *choices, hook="on_before_optimizer_step"):
+    def stopped_and_resumed(step, *choices, hook="on_before_optimizer_step", moved_to=None):
         def stopping(cfg):
             trainer = made(cfg)
             trainer.callbacks.append(Stop(step, hook))
@@ -48,7 +48,9 @@ def interrupted(config, monkeypatch):
             patch.setattr(recipe, "make_trainer", stopping)
             with pytest.raises(RuntimeError, match="pulled"):
                 train(config(*choices, folder=folder))
-        cfg = config(*choices, folder=folder)
+        if moved_to is not None:
+            (tmp_path / folder).rename(tmp_path / moved_to)
+        cfg = config(*choices, folder=moved_to or folder)
         cfg.ckpt = str(cfg.run_dir)
         return train(cfg)
 
@@ -79,6 +81,12 @@ def test_interrupted_in_a_validation_it_is_made_up_for(run, interrupted, hook, b
         assert resumed.metrics == undisturbed.metrics, f"stopped in the validation after step {step}"
         for name, value in resumed.module.classifier.trained_state().items():
             assert torch.equal(value, wanted[name]), f"{name}: stopped in the validation after step {step}"
+
+
+def test_a_run_that_was_moved_still_knows_its_best_checkpoint(run, interrupted):
+    choices = (*CHOICES, "callbacks.last.every_n_steps=1", "optimizer.lr=0.3")
+    undisturbed = run(*choices, folder="undisturbed")
+    assert interrupted(11, *choices, moved_to="elsewhere").metrics == undisturbed.metrics
 
 
 def test_lora_goes_on_with_its_own_matrices(run, interrupted):

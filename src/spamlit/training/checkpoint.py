@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from spamlit.assets import atomic_write
@@ -93,6 +93,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if missing := sorted(_RESUMED - content.keys()):
             raise CheckpointError(f"{path} is no checkpoint to go on from: it has no {', '.join(missing)}.")
         return content
+
+
+class KeptCheckpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, for which all that it kept lies in its own folder.
+
+    Lightning's forgets the best one where a run goes on in a folder that was moved, and overwrites it with a worse one;
+    and it would take a stranger's word for which file to remove.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None, "conf/callbacks names it"
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "", Path(path).name)) if path else path
+
+        paths = {key: here(value) for key, value in state_dict.items() if key.endswith("_path")}
+        kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": kept, "dirpath": self.dirpath})
 
 
 class LastCheckpoint(Checkpoint):
