@@ -22,7 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(FaultTable(config.getoption("--faults-table")))
+    path = None if hasattr(config, "workerinput") else config.getoption("--faults-table")  # one of xdist's knows a part
+    config.pluginmanager.register(FaultTable(path))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

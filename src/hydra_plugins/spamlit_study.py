@@ -86,11 +86,12 @@ class StudySweeper(Sweeper):
         from optuna.trial import TrialState
 
         trials = study.get_trials(deepcopy=False)
-        stopped = [trial for trial in trials if not trial.state.is_finished()]
-        for trial in stopped:
-            if trial.distributions != searched:
+        stopped = []
+        for trial in trials:
+            if trial.distributions == searched and not trial.state.is_finished():
+                stopped.append(trial)
+            elif not trial.state.is_finished():
                 study.tell(trial.number, state=TrialState.FAIL)
-        stopped = [trial for trial in stopped if trial.distributions == searched]
         if stopped:
             return {trial.number: trial.params for trial in stopped[: self.at_once]}
         new = [study.ask(searched) for _ in range(min(self.at_once, self.trials - len(trials)))]
