@@ -17,6 +17,7 @@ from spamlit.model.bundle import BundleError, load_bundle, read_settings, save_b
 from spamlit.model.classifier import Classifier
 from spamlit.model.formats import parameter_shapes
 from spamlit.model.gpt import GPT
+from spamlit.model.head import HeadSettings
 from spamlit.model.lora import LoRALinear, merged
 from spamlit.model.weights import _write
 
@@ -86,7 +87,11 @@ def test_a_bundle_from_before_a_choice_loads(tmp_path, classifier, random_batch,
 
 
 @pytest.mark.parametrize(
-    "options", [{"pooling": "mean"}, {"layers": [1, 3]}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}]
+    "options",
+    [
+        *({"pooling": "mean"}, {"layers": [1, 3]}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}),
+        {"head": HeadSettings(hidden=8, members=2, sources=True), "pooling": "mean_nonfirst", "layers": [1, 3]},
+    ],
 )
 def test_the_choices_of_a_classifier_come_back(tmp_path, classifier, random_batch, llama_like, random_gpt, options):
     model = classifier(backbone=random_gpt(llama_like), **options)

@@ -334,3 +334,39 @@ def test_a_run_without_logger_is_whole(run):
     done = run("~logger")
     assert done.metrics["test/loss"] > 0
     assert not (done.folder / "tensorboard").exists()
+
+
+PERCEPTRONS = ["model.trainable=head", "model.pooling=mean_nonfirst", "model.layers=[2,4]", "optimizer.lr=1e-2"]
+PERCEPTRONS += ["model.head.hidden=16", "model.head.members=2", "model.head.dropout=0.1"]
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory):
+    """A table of messages worded like none of the collection's."""
+    path = tmp_path_factory.mktemp("added") / "extra.csv"
+    rows = [(label, f"{word} {n}") for n in range(8) for label, word in (("spam", "toll unpaid"), ("ham", "your code"))]
+    pd.DataFrame([(label, f"{text} {'abcdefgh'[i % 8]}") for i, (label, text) in enumerate(rows)]).to_csv(
+        path, header=["label", "text"], index=False
+    )
+    return path
+
+
+def test_a_head_of_perceptrons_learns_and_comes_back(run, added):
+    done = run(*PERCEPTRONS, "model.head.sources=true", f"data.extra=[{added}]", "trainer.max_epochs=12")
+    assert done.metrics["test/accuracy"] > 0.8
+    head = done.module.classifier.head
+    sources = done.data.sources
+    assert sources.tolist() == [0] * 42 + [1] * (len(sources) - 42)
+    vectors = torch.cat(
+        [done.module.classifier.prefix(torch.tensor([ids]), torch.tensor([len(ids)])) for ids in done.data.ids("train")]
+    )
+    torch.testing.assert_close(head.mean, vectors.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.scale, 1 / (vectors.std(0, correction=0) + 1e-6), rtol=1e-2, atol=1e-3)
+    predicted = pd.read_csv(done.folder / "predictions.csv").query("split == 'test'")
+    answers = Predictor.load(done.folder).classify(done.data.texts("test"))
+    assert [a.probability for a in answers] == pytest.approx(predicted["probability"].tolist(), abs=1e-5)
+
+
+def test_a_gate_needs_two_kinds_of_source(config):
+    with pytest.raises(ValueError, match=r"model.head.sources=true .* give data.extra"):
+        check(config(*PERCEPTRONS, "model.head.sources=true"))

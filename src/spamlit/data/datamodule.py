@@ -37,7 +37,8 @@ class SMSDataModule(LightningDataModule):
     The training split decides ``max_length``; everything else is truncated to it too. Its disguised copies have no say:
     letters split or of other scripts take several tokens each, while batches, cache and predictions should pay for the
     length that messages have. A copy is cut where the same disguise will be cut when it comes to be classified.
-    After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give.
+    After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give, and
+    `sources` (N,) of which training messages came from ``extra`` (1; disguised copies as what they are copies of).
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).
@@ -165,6 +166,7 @@ class SMSDataModule(LightningDataModule):
         self._labels: dict[SplitName, list[int]] = {
             name: [sms.LABELS.index(label) for label in frame["label"]] for name, frame in frames.items()
         }
+        self.sources = torch.tensor((self.splits.train["id"] < 0).to_numpy(), dtype=torch.long)
         self.class_weights: Tensor | None = (
             balanced_weights(self._labels["train"]) if self.balance == "class_weights" else None
         )

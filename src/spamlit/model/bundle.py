@@ -26,6 +26,7 @@ from torch import Tensor
 from spamlit.assets import sha256_file, sha256_settings
 from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import GPT, GPTConfig
+from spamlit.model.head import HeadSettings, Perceptrons
 from spamlit.model.lora import LoRA, merge_state
 
 FORMAT = 1
@@ -99,8 +100,9 @@ def _write(
         "pooling": classifier.pooling,
         "layers": list(classifier.layers),
         "causal": classifier.causal,
-        "head_bias": classifier.head.bias is not None,
-        "n_classes": classifier.head.out_features,
+        "head_bias": classifier.head_bias,
+        "head": asdict(classifier.head.settings) if isinstance(classifier.head, Perceptrons) else None,
+        "n_classes": classifier.n_classes,
         "backbone": asdict(classifier.backbone.config),
         "lora": None if classifier.lora is None else asdict(classifier.lora),
         "files": {file.name: sha256_file(file) for file in sorted(part.iterdir())},
@@ -198,6 +200,7 @@ def _build(config: dict[str, Any]) -> Classifier:
         layers=config.get("layers"),  # bundles from before layers do not say
         causal=config["causal"],
         head_bias=config["head_bias"],
+        head=HeadSettings(**config["head"]) if config.get("head") else None,  # bundles from before it do not say
         n_classes=config["n_classes"],
     )
 

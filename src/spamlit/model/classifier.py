@@ -7,9 +7,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from spamlit.model import lora
 from spamlit.model.gpt import GPT
+from spamlit.model.head import HeadSettings, Perceptrons
 from spamlit.model.lora import LoRA
 from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pool_beginnings, pooled_position, read_layers
 
@@ -40,7 +42,7 @@ def trained_blocks(trainable: str, last_k: int | None, n_layer: int) -> int:
 
 
 class Classifier(nn.Module):
-    """Backbone → final norm → pooling → linear head, with as many states side by side as layers are read.
+    """Backbone → final norm → pooling → head, with as many states side by side as layers are read.
 
     Everything is frozen until `set_trainable` says otherwise. What lies below the lowest trained parameter is the
     *prefix*, a fixed function of the tokens; the rest is the *suffix*: ``forward = suffix(prefix(tokens))``.
@@ -51,10 +53,11 @@ class Classifier(nn.Module):
         layers: After how many blocks states are read (`read_layers`). Final norm and pooling act on each, and the head
             reads their L vectors as one of L·C; None: the last block's alone.
         causal: False lets every position see the whole message.
-        head_bias: Whether the head has a bias.
+        head_bias: Whether a linear head has a bias.
+        head: What the head is made of; None: linear.
         n_classes: Number of logits.
         dropout: In the trained blocks (and the embeddings, if trained), in train mode.
-        head_seed: The head is ``nn.Linear``'s default initialisation under this seed (the lesson's 123); LoRA's
+        head_seed: A linear head is ``nn.Linear``'s default initialisation under this seed (the lesson's 123); LoRA's
             matrices are drawn from the numbers that follow. The global RNG state stays as it was.
 
     Attributes:
@@ -72,6 +75,7 @@ class Classifier(nn.Module):
         layers: Sequence[int] | None = None,
         causal: bool = True,
         head_bias: bool = True,
+        head: HeadSettings | None = None,
         n_classes: int = 2,
         dropout: float = 0.0,
         head_seed: int = 123,
@@ -79,13 +83,22 @@ class Classifier(nn.Module):
         super().__init__()
         _check("model.pooling", pooling, POOLINGS)
         self.backbone, self.pooling, self.causal, self.dropout = backbone, pooling, causal, dropout
+        self.head_bias, self.n_classes = head_bias, n_classes
         self.layers = read_layers(layers, backbone.config.n_layer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(head_seed)
-            self.head = nn.Linear(len(self.layers) * backbone.config.n_embd, n_classes, bias=head_bias)
+            self.head = self._new_head(head or HeadSettings())
         self.head_seed = head_seed
         self.lora: LoRA | None = None
         self.set_trainable("none")
+
+    def _new_head(self, settings: HeadSettings) -> nn.Linear | Perceptrons:
+        n_in = len(self.layers) * self.backbone.config.n_embd
+        if settings.hidden is None:
+            return nn.Linear(n_in, self.n_classes, bias=self.head_bias)
+        if not self.head_bias:
+            raise ValueError(f"model.head_bias=false goes with a linear head, not model.head.hidden={settings.hidden}")
+        return Perceptrons(n_in, settings, self.n_classes)
 
     def set_trainable(self, trainable: str, last_k: int | None = None, adapters: LoRA | None = None) -> None:
         """Choose which parameters are trained; those get memory of their own, the others stay mapped.
@@ -192,11 +205,41 @@ class Classifier(nn.Module):
         Returns:
             Logits (B, n_classes).
         """
+        logits: Tensor = self.head(self.vectors(hidden, lengths))
+        return logits
+
+    def vectors(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """What the head reads, (B, L·C), of what `prefix` gave."""
         boundary = self.boundary
         if boundary is None or boundary <= self.backbone.config.n_layer:
-            hidden = self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, L·C)
-        logits: Tensor = self.head(hidden)
-        return logits
+            return self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, L·C)
+        return hidden
+
+    def learn(
+        self,
+        hidden: Tensor,
+        lengths: Tensor,
+        labels: Tensor,
+        sources: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`suffix` with the loss that trains it.
+
+        Args:
+            hidden: The result of `prefix`, rows padded alike.
+            lengths: (B,).
+            labels: (B,), -100 for rows that do not count.
+            sources: (B,), 0 for the data's own messages, 1 for added ones; for a head that tells them apart.
+            weights: (n_classes,) of the classes, or None.
+
+        Returns:
+            Logits (B, n_classes), and the loss (B,) of each row, float32: a linear head's is the cross-entropy.
+        """
+        vectors = self.vectors(hidden, lengths)
+        if isinstance(self.head, Perceptrons):
+            return self.head.learn(vectors, labels, sources, weights)
+        logits = self.head(vectors).float()
+        return logits, F.cross_entropy(logits, labels, weights, reduction="none")
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Token ids (B, T) and lengths (B,) to logits (B, n_classes)."""
@@ -258,8 +301,9 @@ class Classifier(nn.Module):
         return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The trained parameters by name, detached, not copied: what checkpoints and bundles store."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        """The trained parameters by name, detached, not copied, and the head's constants: what checkpoints store."""
+        trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        return trained | {name: constant for name, constant in self.named_buffers() if name.startswith("head.")}
 
     @torch.no_grad()
     def load_trained_state(self, state: dict[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ from spamlit.model.lora import LoRA
 from spamlit.model.pooling import POOLINGS, READS_PADDING, read_layers
 from spamlit.model.weights import WEIGHTS
 from spamlit.training.optimizer import DECAYS
-from spamlit.training.settings import lora_settings, threshold_policy, unsure_band, value
+from spamlit.training.settings import head_settings, lora_settings, threshold_policy, unsure_band, value
 
 EXTRAS = ("wandb", "mlflow")
 """Loggers whose package is an extra of the same name."""
@@ -51,6 +51,7 @@ def check(cfg: DictConfig) -> None:
     _positive("optimizer.lr", cfg.optimizer.lr)
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
+    _check_head(cfg)
     _check_lora(cfg)
     _check_decision(cfg)
     if cfg.threads is not None and (not isinstance(cfg.threads, int) or cfg.threads < 1):
@@ -67,6 +68,14 @@ def _check_layers(layers: object, n_layer: int) -> None:
     if layers is not None and not isinstance(layers, list):
         raise ValueError(f"model.layers={layers}: choose a list of block counts, as in [10,22,26].")
     read_layers(layers, n_layer)
+
+
+def _check_head(cfg: DictConfig) -> None:
+    head = head_settings(cfg)
+    if head.hidden is not None and not cfg.model.head_bias:
+        raise ValueError(f"model.head_bias=false goes with a linear head, not model.head.hidden={head.hidden}.")
+    if head.sources and not cfg.data.extra:
+        raise ValueError("model.head.sources=true tells added messages from the data's own: give data.extra=[modern].")
 
 
 def _check_lora(cfg: DictConfig) -> None:

@@ -53,6 +53,7 @@ class SpamModule(LightningModule):
         prefix: computes or looks up the frozen part; by default `classifier.prefix`, live.
         class_weights: (2,) weights of the classes in the loss, or None.
         ignore_index: a label that the training loss leaves out, or None.
+        sources: (N,) of the training messages, 0 for the data's own and 1 for added ones; for a head that asks.
 
     Attributes:
         average: of the trained parameters by name, where they are averaged (`averaging.WeightAverage`).
@@ -71,6 +72,7 @@ class SpamModule(LightningModule):
         prefix: Prefix | None = None,
         class_weights: Tensor | None = None,
         ignore_index: int | None = None,
+        sources: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # checkpoints hold what is trained; load_trained_state is strict about that
@@ -80,6 +82,7 @@ class SpamModule(LightningModule):
         self.total_steps = total_steps
         self.prefix = prefix
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("sources", sources, persistent=False)
         self.ignore_index = IGNORED if ignore_index is None else ignore_index
         self.val_metrics = _SplitMetrics()
         self.average: dict[str, Tensor] | None = None
@@ -104,10 +107,12 @@ class SpamModule(LightningModule):
             shard(self.classifier, self.device_mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits, labels = self(batch), batch.labels.masked_fill(batch.labels == self.ignore_index, IGNORED)
+        labels = batch.labels.masked_fill(batch.labels == self.ignore_index, IGNORED)
         weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
-        losses = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
-        loss = losses / self._global_weight(labels, weights)
+        sources = self.sources[batch.index] if isinstance(self.sources, Tensor) else None
+        hidden = (self.prefix or self.classifier.prefix)(batch.tokens, batch.lengths)
+        logits, losses = self.classifier.learn(hidden, batch.lengths, labels, sources, weights)
+        loss = losses.sum() / self._global_weight(labels, weights)
         self._step_rows = batch.index
         self._check_finite(losses, "the loss of training", "train", batch.index)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from spamlit.model.head import HeadSettings
 from spamlit.model.lora import LoRA
 from spamlit.training.decision import Policy, check_band, read_policy
 
@@ -24,6 +25,15 @@ def lora_settings(cfg: DictConfig) -> LoRA:
         ValueError: a value that LoRA does not take.
     """
     return LoRA(**{str(key): value for key, value in cfg.model.lora.items()})
+
+
+def head_settings(cfg: DictConfig) -> HeadSettings:
+    """The group `model.head`.
+
+    Raises:
+        ValueError: a value that makes no head.
+    """
+    return HeadSettings(**{str(key): value for key, value in cfg.model.head.items()})
 
 
 def threshold_policy(cfg: DictConfig) -> Policy:
@@ -62,6 +72,8 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     chosen["data.extra"] = ",".join(cfg.data.extra)
     if cfg.model.layers is not None:
         chosen["model.layers"] = ",".join(map(str, cfg.model.layers))
+    if cfg.model.head.hidden is not None:
+        chosen |= {f"model.head.{key}": value for key, value in asdict(head_settings(cfg)).items()}
     if cfg.model.trainable == "lora":
         lora = lora_settings(cfg)
         chosen |= {f"model.lora.{key}": value for key, value in asdict(lora).items()}

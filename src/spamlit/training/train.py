@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hydra
 import pandas as pd
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ from spamlit.data.splits import SplitName, write_splits
 from spamlit.model.bundle import save_bundle
 from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import CONFIGS, GPT
+from spamlit.model.head import Perceptrons
 from spamlit.model.lora import merged
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
@@ -34,7 +36,15 @@ from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
 from spamlit.training.run_folder import write_results
 from spamlit.training.schedule import total_steps
-from spamlit.training.settings import hyperparameters, lora_settings, plain, threshold_policy, unsure_band, value
+from spamlit.training.settings import (
+    head_settings,
+    hyperparameters,
+    lora_settings,
+    plain,
+    threshold_policy,
+    unsure_band,
+    value,
+)
 from spamlit.training.tensorboard import log_results
 
 log = logging.getLogger(__name__)
@@ -106,9 +116,11 @@ def train(cfg: DictConfig) -> Run:
         prefix=cache,
         class_weights=data.class_weights,
         ignore_index=cfg.model.ignore_index,
+        sources=data.sources,
     )
     sound = partial(told_by_id, data.splits, folder / "checkpoints", cfg.optimizer.lr)
     with timing("fit"), sound():
+        standardise(module, data)
         fit(trainer, module, data, cfg)
     with timing("test"), sound():
         load_evaluated(module, cfg)
@@ -168,6 +180,7 @@ def make_classifier(cfg: DictConfig, backbone: GPT) -> Classifier:
         layers=value(cfg.model, "layers"),
         causal=cfg.model.causal,
         head_bias=cfg.model.head_bias,
+        head=head_settings(cfg),
         dropout=cfg.model.dropout,
         head_seed=cfg.seed,
     )
@@ -180,6 +193,21 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
     """What is evaluated at the end: validation and test, and training messages and reserve if they are wanted."""
     wanted = {"train": cfg.data.score_train, "reserve": cfg.data.reserve}
     return tuple(split for split in SPLITS if data.labels(split) and wanted.get(split, True))
+
+
+@torch.no_grad()
+def standardise(module: SpamModule, data: SMSDataModule) -> None:
+    """Mean and deviation of what a head of perceptrons reads, over the training messages, as the model is now."""
+    classifier = module.classifier
+    if not isinstance(classifier.head, Perceptrons):
+        return
+    prefix = module.prefix or classifier.prefix
+    total = square = torch.zeros(1, dtype=torch.float64)
+    for batch in data.eval_dataloader("train"):
+        vectors = classifier.vectors(prefix(batch.tokens, batch.lengths), batch.lengths).cpu().double()  # (B, L·C)
+        total, square = total + vectors.sum(dim=0), square + vectors.square().sum(dim=0)
+    n = len(data.labels("train"))
+    classifier.head.standardise(total / n, (square / n - (total / n).square()).clamp(min=0).sqrt())
 
 
 def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:

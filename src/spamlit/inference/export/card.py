@@ -31,6 +31,6 @@ def export_card(bundle: Path, predictor: Predictor, to: str, settings: dict[str,
         settings=settings,
         checked=checked,
         tolerance=TOLERANCE,
-        bias=predictor.classifier.head.bias is not None,
+        bias=predictor.classifier.head_bias,
         bundle_card=own.read_text(encoding="utf-8") if own.is_file() else "",
     )

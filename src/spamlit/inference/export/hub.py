@@ -23,6 +23,7 @@ from spamlit.inference.export.tokenizer import fast_tokenizer
 from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import Classifier
 from spamlit.model.config import GPTConfig
+from spamlit.model.head import Perceptrons
 from spamlit.model.layouts import gpt2_layout, llama_layout
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def check_expressible(classifier: Classifier) -> None:
         reason = "model.causal=false: GPT-2 and Llama are causal in transformers"
     elif _family(config) is None:
         reason = f"{config.name}: neither GPT-2's architecture nor Llama's"
-    elif classifier.head.out_features != 2:
-        reason = f"{classifier.head.out_features} classes: two are expected"
+    elif isinstance(classifier.head, Perceptrons):
+        reason = f"model.head.hidden={classifier.head.settings.hidden}: transformers has a linear head"
+    elif classifier.n_classes != 2:
+        reason = f"{classifier.n_classes} classes: two are expected"
     if reason:
         raise ValueError(f"{reason}. Choose --to onnx, which exports any classifier.")
 

@@ -1,0 +1,89 @@
+"""The head of perceptrons: what it computes, what it learns from which message, what it refuses."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from spamlit.model.head import HeadSettings, Perceptrons
+
+B, D = 6, 5
+LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
+SOURCES = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+def vectors() -> torch.Tensor:
+    return torch.randn(B, D, generator=torch.Generator().manual_seed(1))
+
+
+def head(**settings: object) -> Perceptrons:
+    torch.manual_seed(0)
+    return Perceptrons(D, HeadSettings(hidden=4, **settings)).eval()  # type: ignore[arg-type]
+
+
+def by_hand(net: Perceptrons, member: int, x: torch.Tensor) -> torch.Tensor:
+    hidden = F.gelu((x - net.mean) * net.scale @ net.weight1[member] + net.bias1[member])
+    return hidden @ net.weight2[member] + net.bias2[member]
+
+
+def test_the_members_mean_probability_decides() -> None:
+    net = head(members=3)
+    net.standardise(torch.arange(D) / 10, torch.arange(1, D + 1))
+    expected = torch.stack([by_hand(net, k, vectors()).softmax(-1) for k in range(3)]).mean(0)
+    torch.testing.assert_close(net(vectors()).exp(), expected)
+
+
+def test_the_gate_weighs_the_experts() -> None:
+    net = head(sources=True)
+    own, every, kind = by_hand(net, 0, vectors()).split(2, dim=-1)
+    gate = kind.softmax(-1)
+    expected = gate[:, :1] * own.softmax(-1) + gate[:, 1:] * every.softmax(-1)
+    torch.testing.assert_close(net(vectors()).exp(), expected)
+
+
+def test_any_shape_before_the_last_dimension() -> None:
+    net = head(members=2, sources=True)
+    torch.testing.assert_close(net(vectors().view(2, 3, D)), net(vectors()).view(2, 3, 2))
+
+
+def test_without_sources_the_loss_is_the_members_mean_cross_entropy() -> None:
+    net = head(members=2)
+    logits, losses = net.learn(vectors(), LABELS)
+    expected = sum(F.cross_entropy(by_hand(net, k, vectors()), LABELS, reduction="none") for k in range(2)) / 2
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(logits, net(vectors()))
+
+
+def test_each_expert_learns_from_its_own_messages() -> None:
+    net = head(sources=True)
+    own, every, kind = by_hand(net, 0, vectors()).split(2, dim=-1)
+    each = [F.cross_entropy(*pair, reduction="none") for pair in ((own, LABELS), (every, LABELS), (kind, SOURCES))]
+    torch.testing.assert_close(net.learn(vectors(), LABELS, SOURCES)[1], each[0] * (SOURCES == 0) + each[1] + each[2])
+
+
+def test_an_ignored_row_has_no_loss() -> None:
+    labels = LABELS.masked_fill(torch.arange(B) == 2, -100)
+    losses = head(sources=True).learn(vectors(), labels, SOURCES)[1]
+    assert (losses == 0).tolist() == [False, False, True, False, False, False]
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    net = head(dropout=0.5)
+    torch.testing.assert_close(net(vectors()), net(vectors()), rtol=0, atol=0)
+    net.train()
+    assert not torch.equal(net(vectors()), net(vectors()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"hidden": 0}, "model.head.hidden=0"),
+        ({"hidden": 4, "members": 0}, "model.head.members=0"),
+        ({"hidden": 4, "dropout": 1.0}, "model.head.dropout=1.0"),
+        ({"hidden": 4, "sources": 1}, "model.head.sources=1"),
+        ({"members": 3}, "model.head.members=3 needs a hidden layer"),
+        ({"sources": True}, "model.head.sources=True needs a hidden layer"),
+    ],
+)
+def test_values_that_make_no_head_are_refused(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        HeadSettings(**settings)  # type: ignore[arg-type]
