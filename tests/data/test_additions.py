@@ -39,15 +39,14 @@ def test_only_new_messages_join_and_only_the_training_split(known, extra, balanc
     assert set(own["id"]) == set(plain.train["id"])
     assert set(new["id"]) == {-1, -2}
     assert set(new["group"]).isdisjoint(pd.concat(plain.frames().values())["group"])
-    rows = pd.concat([own, new]).drop_duplicates("id")
-    assert set(copies["group"]) == set(rows["group"])
+    assert set(copies["group"]) == set(own["group"])
     elsewhere = pd.concat([splits.validation, splits.test, splits.reserve])
     assert set(splits.train["group"]).isdisjoint(elsewhere["group"])
     counts = splits.counts()["train"]
     if balance == "oversample":
         assert counts["ham"] == counts["spam"]
     else:
-        assert len(splits.train) == 3 * (len(plain.train) + 2)
+        assert len(splits.train) == 3 * len(plain.train) + 2
         assert sum(splits.origins().values()) == len(splits.train)
 
 
@@ -56,22 +55,21 @@ def test_ids_are_unique_and_name_the_message(known, extra):
     assert train["id"].is_unique
     copies = train[train["origin"] == "disguised"]
     step = 100  # the least power of ten above 84 ids
-    originals = train.set_index("id").loc[[n % step if n > 0 else -(-n % step) for n in copies["id"]]]
+    originals = train.set_index("id").loc[copies["id"] % step]
     assert originals["group"].tolist() == copies["group"].tolist()
     assert originals["label"].tolist() == copies["label"].tolist()
-    assert sorted(set(copies["id"].abs() // step)) == [1, 2, 3]
+    assert sorted(set(copies["id"] // step)) == [1, 2, 3]
 
 
-def test_copies_are_those_of_the_message_and_the_seed():
+def test_copies_are_those_of_the_message():
     train = pd.DataFrame({"id": [1, 2], "text": ["Win a free prize now", "See you at dinner tonight"]})
 
-    def texts(rows, copies=1, seed=0):
-        return disguised_copies(rows, copies, seed, ["leet", "swaps"])["text"].tolist()
+    def texts(rows, copies=1):
+        return disguised_copies(rows, copies, ["leet", "swaps"])["text"].tolist()
 
     assert texts(train) == texts(train)
     assert texts(train.iloc[::-1]) == texts(train)[::-1]
     assert texts(train, copies=2)[:2] == texts(train)
-    assert texts(train, seed=1) != texts(train)
     assert not set(texts(train, copies=2)) & set(train["text"])
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from spamlit.analysis import generalisation
 from spamlit.analysis.predicted import Predicted, write_predicted
 from spamlit.analysis.scores import NATURAL
-from spamlit.analysis.systems import EXTRA, PROTOCOLS, SYSTEMS, Protocol, System
+from spamlit.analysis.systems import EXTRA, ONE, PROTOCOLS, SYSTEMS, Protocol, System
 from spamlit.data.splits import Splits
 from spamlit.inference.predictor import Predictor
 from spamlit.model.bundle import read_settings
@@ -68,7 +69,12 @@ class Cell:
             raise ValueError(
                 f"{self.folder} holds another run ({' '.join(stored)}), not {' '.join(self.overrides)}: move it away."
             )
-        return is_finished(self.folder) and (self.folder / SPEED).is_file()
+        return is_finished(self.folder) and all((self.folder / name).is_file() for name in self.measurements)
+
+    @property
+    def measurements(self) -> list[str]:
+        """Files beside those of a run of spamlit: what is measured of it once it has finished."""
+        return [SPEED, *([generalisation.FILE] if self.system.elsewhere and self.protocol.name in ONE else [])]
 
     def predictions(self) -> pd.DataFrame:
         """Columns id, label, split, probability."""
@@ -97,7 +103,7 @@ def cells(
     wanted = set(seeds)
     for protocol in [PROTOCOLS[name] for name in protocols] or PROTOCOLS.values():
         for system in [SYSTEMS[name] for name in systems] or SYSTEMS.values():
-            for seed in protocol.seeds if protocol.name in system.protocols else ():
+            for seed in protocol.seeds[: system.repeats] if protocol.name in system.protocols else ():
                 if not wanted or seed in wanted:
                     yield Cell(protocol, system, seed, root, source)
 
@@ -156,16 +162,23 @@ def _run_spamlit(cell: Cell) -> None:
         done = subprocess.run([sys.executable, "-m", "spamlit", "train", *how], check=False)
         if done.returncode:
             raise ValueError(f"{cell.folder}: spamlit train {' '.join(how)} ended with status {done.returncode}.")
-    write_json(cell.folder / SPEED, _measure(cell, cell.protocol.splits(cell.seed, cell.source)))
+    splits, predictor = cell.protocol.splits(cell.seed, cell.source), Predictor.load(cell.folder)
+    write_json(cell.folder / SPEED, _measure(cell, predictor, splits))
+    if generalisation.FILE in cell.measurements:
+        generalisation.measure(
+            lambda texts: [said.probability for said in predictor.classify(texts)],
+            predictor.threshold,
+            splits.test,
+            cell.folder,
+        )
 
 
-def _measure(cell: Cell, splits: Splits) -> dict[str, float]:
+def _measure(cell: Cell, predictor: Predictor, splits: Splits) -> dict[str, float]:
     """Seconds of training (the frozen blocks' part included) and messages a second of the Predictor on the test split.
 
     Blocks whose output an earlier run has kept cost a run nothing: the slowest of the seeds tells what they cost.
     """
     timing = read_json(cell.folder / "run.json")["timing"]
-    predictor = Predictor.load(cell.folder)
     start = time.perf_counter()
     predictor.classify(splits.test["text"].tolist())
     seconds = time.perf_counter() - start

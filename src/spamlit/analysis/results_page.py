@@ -10,11 +10,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from spamlit.analysis import generalisation
 from spamlit.analysis import results_tables as tables
 from spamlit.analysis.results import Cell
 from spamlit.analysis.scores import BY_THRESHOLD, METRICS
 from spamlit.analysis.statistics import mean_interval
-from spamlit.analysis.systems import PROTOCOLS, SYSTEMS
+from spamlit.analysis.systems import ONE, PROTOCOLS, SYSTEMS
 from spamlit.assets import atomic_write
 
 HEADS = {
@@ -51,6 +52,8 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
         protocols=[_protocol(name, found, figures) for name in PROTOCOLS if name in found[tables.OWN]],
         systems=_systems({name for systems in found[tables.OWN].values() for name in systems}),
         leak=_leak(found[tables.VALIDATION]),
+        elsewhere=_elsewhere(found[tables.OWN]),
+        targets=_targets(found[tables.OWN]),
         speed=_speed(found[tables.OWN]),
         errors=_errors(found[tables.VALIDATION]),
     )
@@ -134,6 +137,39 @@ def _leak(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, An
     lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table.to_dict("records")]
     head = ["system", "F1 raw", "F1 grouped", "F1 seen", "F1 unseen", "recall seen", "recall unseen"]
     return {"table": markdown(head, lines), **tables.repeats(protocols["raw"])}
+
+
+def _elsewhere(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any] | None:
+    """Of the systems that were asked about other messages; the last part is of the first of them."""
+    found = {}
+    for name, outcome in protocols.get(ONE[0], {}).items():
+        if each := generalisation.read([cell.folder for cell in outcome.cells.values()]):
+            found[name] = each
+    if not found:
+        return None
+    first = next(iter(found))
+    columns = ["balanced accuracy", "recall", "false positives", "of look-alike ham", "of chat"]
+    return {
+        "system": first,
+        "challenge": markdown(["system", "half", "seeds", *columns], generalisation.challenge_rows(found)),
+        "categories": markdown(["category", "messages", "wrong"], generalisation.category_rows(found[first], "final")),
+        "disguised": markdown(
+            ["disguise", "recall lost, points", "ham taken for spam, %"], generalisation.disguise_rows(found[first])
+        ),
+        "changed": markdown(["change", "ham that became spam, %"], generalisation.change_rows(found[first])),
+        "sentences": markdown(["message", "is", *found], generalisation.sentence_rows(found)),
+    }
+
+
+def _targets(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
+    """Of spamlit's systems under the first protocol."""
+    systems = next(protocols[name] for name in PROTOCOLS if name in protocols)
+    ours = {name: outcome for name, outcome in systems.items() if outcome.system.kind == "spamlit"}
+    lines = [
+        [row["system"], row["policy"], f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", row["met"]]
+        for row in tables.targets(ours)
+    ]
+    return markdown(["system", "threshold", "on test", "target within"], lines) if lines else ""
 
 
 def _speed(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:

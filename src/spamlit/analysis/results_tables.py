@@ -9,17 +9,22 @@ from statistics import fmean, median
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from spamlit.analysis.resampling import bounds, check_paired, mcnemar, paired_bounds, resampled
 from spamlit.analysis.results import Cell
 from spamlit.analysis.scores import METRICS, Array, f1_threshold, scores
-from spamlit.analysis.statistics import difference, mean_interval
+from spamlit.analysis.statistics import difference, mean_interval, wilson
 from spamlit.analysis.systems import LEXICAL, Protocol, System
+from spamlit.training.decision import choose_threshold
 
 VALIDATION, OWN = "validation", "own"
 POLICIES = (VALIDATION, OWN)
 """The threshold with the best F1 on validation, or the system's own."""
 COMPARED = ("f1", "auprc")
+TARGETS: tuple[dict[str, float], ...] = ({"precision": 0.99}, {"fpr": 0.005})
+"""Policies whose target should hold on test."""
 UNTRAINED = ("majority", "prompted")
 """Kinds whose errors say nothing of a message."""
 
@@ -183,6 +188,36 @@ def reserve_fpr(outcome: Outcome) -> list[float]:
     """The share of the reserve's ham that was taken for spam, seed by seed; none where there is no reserve."""
     ham = [rows[(rows["split"] == "reserve") & (rows["label"] == "ham")] for rows in outcome.decided.values()]
     return [float((rows["probability"] >= rows["threshold"]).mean()) for rows in ham if len(rows)]
+
+
+def targets(systems: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """What thresholds chosen on validation for a precision or a false-positive rate keep on test, all seeds together.
+
+    Returns:
+        A row a system and policy: ``value`` on test with Wilson's interval; ``met``: its interval has the target.
+    """
+    rows = []
+    for name, outcome in systems.items():
+        for policy in TARGETS:
+            (metric, target) = next(iter(policy.items()))
+            hits = total = 0
+            for split in outcome.decided.values():
+                chosen = choose_threshold(*_tensors(split[split["split"] == "validation"]), policy).value
+                test = split[split["split"] == "test"]
+                spam, flagged = test["label"] == "spam", test["probability"] >= chosen
+                counted, base = (spam, flagged) if metric == "precision" else (flagged, ~spam)
+                hits, total = hits + int((counted & base).sum()), total + int(base.sum())
+            share = wilson(hits, total)
+            met = share.high >= target if metric == "precision" else share.low <= target
+            rows.append(
+                {"system": name, "policy": f"{metric} {target:g}", **share._asdict(), "met": "yes" if met else "no"}
+            )
+    return rows
+
+
+def _tensors(rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    """Probabilities of spam, and labels (0 ham, 1 spam)."""
+    return torch.tensor(rows["probability"].to_numpy()), torch.tensor((rows["label"] == "spam").to_numpy().astype(int))
 
 
 def speeds(systems: Mapping[str, Outcome]) -> pd.DataFrame:

@@ -63,6 +63,8 @@ class System:
         about: In docs/results.md.
         options: What its kind takes; of `spamlit` the `overrides` of the command line.
         protocols: Where it runs.
+        repeats: On how many of a protocol's seeds; None: on all.
+        elsewhere: Whether it is asked about other messages too (`generalisation`), under the first protocol.
     """
 
     name: str
@@ -70,6 +72,8 @@ class System:
     about: str
     options: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ("grouped", "raw", "balanced")
+    repeats: int | None = None
+    elsewhere: bool = False
 
 
 def _by_name(*entries: Any) -> dict[str, Any]:
@@ -96,9 +100,18 @@ SYSTEMS: Mapping[str, System] = _by_name(
         {"characters": True},
     ),
     System("minilm", "encoder", "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained"),
-    System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}, ONE),
-    System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE),
+    System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}, ONE, 1),
+    System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE, 2),
     System("default", "spamlit", "spamlit's defaults: SmolLM2-135M, last block trained", {"overrides": ()}),
+    System("best", "spamlit", "spamlit's `experiment=best`", {"overrides": ("experiment=best",)}, elsewhere=True),
+    System(
+        "best-alone",
+        "spamlit",
+        "the same without the supplement",
+        {"overrides": ("experiment=best", "data.extra=[]", "model.head.sources=false")},
+        ONE,
+        elsewhere=True,
+    ),
 )
 
 LEXICAL: tuple[Kind, ...] = ("naive-bayes", "tfidf-svm")

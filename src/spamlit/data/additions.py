@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from spamlit.data import obfuscate, sms
@@ -70,23 +69,23 @@ def new_messages(extra: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     return fresh[~fresh["group"].isin(known["group"])].drop_duplicates("group").astype({"id": "int64"})
 
 
-def disguised_copies(train: pd.DataFrame, copies: int, seed: int, transforms: Sequence[str]) -> pd.DataFrame:
-    """Each row ``copies`` times, disguised (`obfuscate.disguise`); a message's copies depend on it and the seed alone.
+def disguised_copies(train: pd.DataFrame, copies: int, transforms: Sequence[str]) -> pd.DataFrame:
+    """Each row ``copies`` times, disguised (`obfuscate.disguise`).
+
+    A message's copies depend on it alone, so that what frozen blocks make of them is computed once for all seeds.
 
     The first copy of message 42 has the id 10042, the second 20042, where 10000 is the least power of ten above all
-    ids; of message -42 they are -10042 and -20042. The group is the message's own.
+    ids. The group is the message's own.
 
-    >>> train = pd.DataFrame({"id": [7, -2], "text": ["Win a free prize", "See you tonight"]})
-    >>> disguised_copies(train, 2, seed=1, transforms=["leet"])["id"].tolist()
-    [17, -12, 27, -22]
+    >>> train = pd.DataFrame({"id": [7, 2], "text": ["Win a free prize", "See you tonight"]})
+    >>> disguised_copies(train, 2, transforms=["leet"])["id"].tolist()
+    [17, 12, 27, 22]
     """
-    step = 10 ** len(str(int(train["id"].abs().max())))
+    step = 10 ** len(str(int(train["id"].max())))
     tables = []
     for copy in range(1, copies + 1):
         texts = [
-            obfuscate.disguise(text, obfuscate.generator(seed, f"copy {copy}", text), transforms)
-            for text in train["text"]
+            obfuscate.disguise(text, obfuscate.generator(0, f"copy {copy}", text), transforms) for text in train["text"]
         ]
-        shift = np.sign(train["id"]) * copy * step
-        tables.append(train.assign(id=train["id"] + shift, text=texts, origin=DISGUISED))
+        tables.append(train.assign(id=train["id"] + copy * step, text=texts, origin=DISGUISED))
     return pd.concat(tables, ignore_index=True)

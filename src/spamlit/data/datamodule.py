@@ -38,7 +38,7 @@ class SMSDataModule(LightningDataModule):
     letters split or of other scripts take several tokens each, while batches, cache and predictions should pay for the
     length that messages have. A copy is cut where the same disguise will be cut when it comes to be classified.
     After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give, and
-    `sources` (N,) of which training messages came from ``extra`` (1; disguised copies as what they are copies of).
+    `sources` (N,) of which training messages came from ``extra`` (1).
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).
@@ -53,8 +53,8 @@ class SMSDataModule(LightningDataModule):
         seed: Draws the splits.
         normalise: How texts are read (`normalise.normalise`), those of every split; `splits` and `texts` hold them as
             they were, and groups are those of the texts as they were.
-        obfuscate: Disguised copies of each training message, drawn from ``seed``; with ``normalise=unicode`` none of
-            the disguises that it undoes.
+        obfuscate: Disguised copies of each training message that is the source's own, the same with any seed; with
+            ``normalise=unicode`` none of the disguises that it undoes.
         extra: Sources whose messages join the training split alone (`make_splits`): ``modern``, or the path of a table
             with the columns ``text`` and ``label``.
         max_length: In tokens: ``longest`` (training message, the context at most), ``context``, or a number.

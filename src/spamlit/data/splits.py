@@ -88,7 +88,7 @@ def make_splits(
         seed: Decides everything that is drawn.
         extra: More messages to learn from (`additions.read_extra`). They join the training split, but for those whose
             group is anywhere in ``frame``; they are not undersampled, and oversampling counts them.
-        copies: How many disguised copies of each training message, extra ones included, join it.
+        copies: How many disguised copies of each message join the training split; of extra messages none.
         transforms: What disguises them, of `obfuscate.AUGMENTATIONS`.
 
     Raises:
@@ -116,10 +116,9 @@ def make_splits(
     used = set(pd.concat([train, validation, test])["group"])
     reserve = frame[~frame["group"].isin(used)].drop_duplicates("group").reset_index(drop=True)
     train = train.assign(origin=OWN)
-    if extra is not None:
-        train = pd.concat([train, new_messages(extra, frame)], ignore_index=True)
-    if copies:
-        train = pd.concat([train, disguised_copies(train, copies, seed, transforms)], ignore_index=True)
+    disguised = [disguised_copies(train, copies, transforms)] if copies else []
+    added = [] if extra is None else [new_messages(extra, frame)]
+    train = pd.concat([train, *added, *disguised], ignore_index=True)
     if balance == "oversample":
         train = _oversample(train, seed)
     splits = Splits(train, validation, test, reserve, dropped=len(frame) - len(pool))
@@ -230,7 +229,7 @@ def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
     ``train.csv`` says each row's ``origin`` as well.
 
     Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back. The id is that of
-    the source; -1, -2, … in extra sources; ±10000 and more, by the number of messages, for disguised copies
+    the source; -1, -2, … in extra sources; 10000 and more, by the number of messages, for disguised copies
     (`additions.disguised_copies`).
     """
     folder = Path(folder)

@@ -1,0 +1,107 @@
+"""What a classifier makes of messages unlike those it learned from: the challenge set, disguises, a few sentences.
+
+Reads the challenge set's half `final`: for the final run of `make results` (`challenge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, get_args
+
+import pandas as pd
+
+from spamlit.analysis.challenge import Half, challenge_scores, load_challenge
+from spamlit.analysis.robustness import MEAN, Scores, flipped_ham, obfuscated_scores
+from spamlit.analysis.statistics import mean_interval
+from spamlit.training.run_folder import read_json, write_json
+
+FILE = "generalisation.json"
+MOST_HAM = 250
+"""Of the test split's ham that is disguised: nine times as many messages are to be classified."""
+SENTENCES = {
+    "Congratulations! You've won a free ticket. Call now!": "spam",
+    "You have been selected to receive a cash prize": "spam",
+    "Are we still meeting for dinner tonight?": "ham",
+    "Salut, tu viens ce soir ?": "ham",
+}
+"""What the published classifiers get wrong, or a first user types."""
+CHALLENGE = ("balanced_accuracy", "recall", "fpr", "lookalike_fpr", "chat_fpr")
+
+
+def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) -> None:
+    """Writes `FILE` into `folder`.
+
+    Args:
+        scores: of the classifier: texts to spam probabilities.
+        threshold: its own.
+        test: the test split: its spam, and `MOST_HAM` of its ham, are disguised.
+        folder: where.
+    """
+    ham, spam = test[test["label"] == "ham"], test[test["label"] == "spam"]
+    ham = ham.sample(min(MOST_HAM, len(ham)), random_state=0)
+    halves = {half: load_challenge(half) for half in get_args(Half)}
+    write_json(
+        folder / FILE,
+        {
+            "challenge": {
+                half: challenge_scores(frame, scores(frame["text"].tolist()), threshold)
+                for half, frame in halves.items()
+            },
+            "disguised": obfuscated_scores(scores, pd.concat([spam, ham]), threshold=threshold).to_dict("index"),
+            "changed": flipped_ham(scores, ham["text"].tolist(), threshold=threshold).to_dict("index"),
+            "sentences": dict(zip(SENTENCES, scores(list(SENTENCES)), strict=True)),
+        },
+    )
+
+
+def read(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What `measure` wrote, of every folder that has it."""
+    return [read_json(folder / FILE) for folder in folders if (folder / FILE).is_file()]
+
+
+def challenge_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
+    """A line a system and half: the seeds, and `CHALLENGE`, means over seeds with Student's interval."""
+    return [
+        [system, half, str(len(each)), *(_spread([one["challenge"][half][name] for one in each]) for name in CHALLENGE)]
+        for system, each in found.items()
+        for half in get_args(Half)
+    ]
+
+
+def category_rows(found: Sequence[dict[str, Any]], half: Half) -> list[list[str]]:
+    """A line a category of one system: its messages, and how many of them were wrong, mean over seeds."""
+    sizes = load_challenge(half).groupby("category", sort=False).size()
+    wrong = {name: fmean(one["challenge"][half][f"errors/{name}"] for one in found) for name in sizes.index}
+    return [[str(name), str(sizes[name]), f"{wrong[name]:.1f}"] for name in sizes.index]
+
+
+def disguise_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line a transform of one system: recall lost, in points, and ham taken for spam, in per cent."""
+    rows = []
+    for name in (*(name for name in found[0]["disguised"] if name != MEAN), MEAN):
+        each = [one["disguised"][name] for one in found]
+        lost = [100 * (one["recall_before"] - one["recall_after"]) for one in each]
+        rows.append([str(name), _spread(lost, 2), _spread([100 * one["fpr_after"] for one in each], 2)])
+    return rows
+
+
+def change_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line a harmless change of one system: ham that became spam, in per cent."""
+    names = found[0]["changed"]
+    return [[str(name), _spread([100 * one["changed"][name]["to_spam"] for one in found], 2)] for name in names]
+
+
+def sentence_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
+    """A line a sentence: what it is, and each system's mean probability of spam with the least and the most."""
+    rows = []
+    for text, label in SENTENCES.items():
+        said = {system: [one["sentences"][text] for one in each] for system, each in found.items()}
+        rows.append([text, label, *(f"{fmean(p):.3f} ({min(p):.3f} to {max(p):.3f})" for p in said.values())])
+    return rows
+
+
+def _spread(values: Sequence[float], digits: int = 3) -> str:
+    mean, half = mean_interval(values)
+    return f"{mean:.{digits}f}" + ("" if pd.isna(half) else f" ± {half:.{digits}f}")

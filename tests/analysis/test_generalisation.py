@@ -1,0 +1,66 @@
+"""What a classifier makes of other messages: measured from its answers alone, and told without loss."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from spamlit.analysis import generalisation
+from spamlit.analysis.challenge import load_challenge
+
+TEST = pd.DataFrame(
+    [("spam", f"free {n}") for n in range(6)] + [("ham", f"see you at {n} o'clock mate") for n in range(6)],
+    columns=["label", "text"],
+)
+
+
+def by_words(texts):
+    """Calls spam whatever says free, in any case."""
+    return [0.9 if "free" in text.lower() else 0.1 for text in texts]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two seeds of a classifier; the second is less sure."""
+    made = []
+    for seed, shift in enumerate((0.0, 0.05)):
+        made.append(tmp_path / str(seed))
+        made[-1].mkdir()
+        scores = lambda texts, shift=shift: [p - shift for p in by_words(texts)]  # noqa: E731
+        generalisation.measure(scores, 0.5, TEST, made[-1])
+    return [*made, tmp_path / "not finished"]
+
+
+def test_what_is_written_is_what_was_answered(folders):
+    found = json.loads((folders[0] / generalisation.FILE).read_text())
+    dev = load_challenge("dev")
+    flagged = pd.Series(by_words(dev["text"])) >= 0.5
+    assert found["challenge"]["dev"]["recall"] == pytest.approx(flagged[dev["label"] == "spam"].mean())
+    assert found["sentences"]["Are we still meeting for dinner tonight?"] == 0.1
+    assert found["disguised"]["emoji"]["recall_after"] == 1  # the words are still there
+    assert found["disguised"]["homoglyphs"]["recall_after"] == 0
+    assert found["changed"]["names"]["to_spam"] == 0
+
+
+def test_lines_are_means_over_the_seeds_that_have_finished(folders):
+    found = {"words": generalisation.read(folders)}
+    dev, final = generalisation.challenge_rows(found)
+    assert dev[:3] == ["words", "dev", "2"]
+    assert final[:3] == ["words", "final", "2"]
+    assert float(dev[4].split()[0]) == pytest.approx(found["words"][0]["challenge"]["dev"]["recall"], abs=5e-4)
+    sentence = generalisation.sentence_rows(found)[0]
+    assert sentence[1:] == ["spam", "0.875 (0.850 to 0.900)"]
+    lost = {line[0]: float(line[1].split()[0]) for line in generalisation.disguise_rows(found["words"])}
+    assert (lost["emoji"], lost["homoglyphs"]) == (0, 100)
+    each = [value for name, value in lost.items() if name != "mean"]
+    assert lost["mean"] == pytest.approx(sum(each) / len(each), abs=0.01)
+    assert sum(int(line[1]) for line in generalisation.category_rows(found["words"], "dev")) == len(
+        load_challenge("dev")
+    )
+    assert {line[0] for line in generalisation.change_rows(found["words"])} == {
+        "names",
+        "numbers",
+        "case",
+        "typos",
+        "mean",
+    }
