@@ -43,7 +43,8 @@ def classifier(gpt2_like, random_gpt) -> Callable[..., Classifier]:
         model.set_trainable(trainable, last_k)
         with torch.no_grad():
             for parameter in model.trained_state().values():
-                parameter.add_(0.1)
+                if parameter.is_floating_point():
+                    parameter.add_(0.1)
         return model.eval()
 
     return made
@@ -90,7 +91,11 @@ def test_a_bundle_from_before_a_choice_loads(tmp_path, classifier, random_batch,
     "options",
     [
         *({"pooling": "mean"}, {"layers": [1, 3]}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}),
-        {"head": HeadSettings(hidden=8, members=2, sources=True), "pooling": "mean_nonfirst", "layers": [1, 3]},
+        {
+            "head": HeadSettings(hidden=8, members=2, spelling=32, sources=True),
+            "pooling": "mean_nonfirst",
+            "layers": [1, 3],
+        },
     ],
 )
 def test_the_choices_of_a_classifier_come_back(tmp_path, classifier, random_batch, llama_like, random_gpt, options):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from spamlit.model.head import HeadSettings, Perceptrons
+from spamlit.model.spelling import spellings
 
 B, D = 6, 5
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
@@ -20,21 +21,26 @@ def head(**settings: object) -> Perceptrons:
     return Perceptrons(D, HeadSettings(hidden=4, **settings)).eval()  # type: ignore[arg-type]
 
 
-def by_hand(net: Perceptrons, member: int, x: torch.Tensor) -> torch.Tensor:
-    hidden = F.gelu((x - net.mean) * net.scale @ net.weight1[member] + net.bias1[member])
-    return hidden @ net.weight2[member] + net.bias2[member]
+def by_hand(net: Perceptrons, part: str, member: int, x: torch.Tensor) -> torch.Tensor:
+    network = net.get_submodule(part)
+    hidden = F.gelu((x - net.mean) * net.scale @ network.weight1[member] + network.bias1[member])
+    return hidden @ network.weight2[member] + network.bias2[member]
+
+
+def experts(net: Perceptrons) -> list[torch.Tensor]:
+    return [by_hand(net, part, 0, vectors()) for part in ("own", "every", "kind")]
 
 
 def test_the_members_mean_probability_decides() -> None:
     net = head(members=3)
     net.standardise(torch.arange(D) / 10, torch.arange(1, D + 1))
-    expected = torch.stack([by_hand(net, k, vectors()).softmax(-1) for k in range(3)]).mean(0)
+    expected = torch.stack([by_hand(net, "own", k, vectors()).softmax(-1) for k in range(3)]).mean(0)
     torch.testing.assert_close(net(vectors()).exp(), expected)
 
 
 def test_the_gate_weighs_the_experts() -> None:
     net = head(sources=True)
-    own, every, kind = by_hand(net, 0, vectors()).split(2, dim=-1)
+    own, every, kind = experts(net)
     gate = kind.softmax(-1)
     expected = gate[:, :1] * own.softmax(-1) + gate[:, 1:] * every.softmax(-1)
     torch.testing.assert_close(net(vectors()).exp(), expected)
@@ -48,16 +54,31 @@ def test_any_shape_before_the_last_dimension() -> None:
 def test_without_sources_the_loss_is_the_members_mean_cross_entropy() -> None:
     net = head(members=2)
     logits, losses = net.learn(vectors(), LABELS)
-    expected = sum(F.cross_entropy(by_hand(net, k, vectors()), LABELS, reduction="none") for k in range(2)) / 2
+    expected = sum(F.cross_entropy(by_hand(net, "own", k, vectors()), LABELS, reduction="none") for k in range(2)) / 2
     torch.testing.assert_close(losses, expected)
     torch.testing.assert_close(logits, net(vectors()))
 
 
 def test_each_expert_learns_from_its_own_messages() -> None:
     net = head(sources=True)
-    own, every, kind = by_hand(net, 0, vectors()).split(2, dim=-1)
+    own, every, kind = experts(net)
     each = [F.cross_entropy(*pair, reduction="none") for pair in ((own, LABELS), (every, LABELS), (kind, SOURCES))]
     torch.testing.assert_close(net.learn(vectors(), LABELS, SOURCES)[1], each[0] * (SOURCES == 0) + each[1] + each[2])
+
+
+def test_the_spelling_is_read_by_the_expert_of_the_own_messages() -> None:
+    torch.manual_seed(0)
+    net = Perceptrons(D, HeadSettings(hidden=4, spelling=32, sources=True), vocab_size=3).eval()
+    net.spellings.copy_(spellings({b"free ": 0, b"Prize": 1, b"home": 2}, 3))
+    tokens, lengths = torch.tensor([[0, 1, 2], [0, 2, 2]]), torch.tensor([2, 2])
+    read = net.read(vectors()[:2], tokens, lengths)
+    alike = net.read(vectors()[:1].expand(2, -1), tokens, lengths)
+    assert read.shape == (2, D + 32)
+    torch.testing.assert_close(read[:, :D], vectors()[:2])
+    own, every, kind = net._outputs(alike)
+    assert not torch.allclose(own[:, 0], own[:, 1])
+    torch.testing.assert_close(every[:, 0], every[:, 1])
+    torch.testing.assert_close(kind[:, 0], kind[:, 1])
 
 
 def test_an_ignored_row_has_no_loss() -> None:

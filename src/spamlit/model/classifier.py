@@ -98,7 +98,7 @@ class Classifier(nn.Module):
             return nn.Linear(n_in, self.n_classes, bias=self.head_bias)
         if not self.head_bias:
             raise ValueError(f"model.head_bias=false goes with a linear head, not model.head.hidden={settings.hidden}")
-        return Perceptrons(n_in, settings, self.n_classes)
+        return Perceptrons(n_in, settings, self.n_classes, self.backbone.config.vocab_size)
 
     def set_trainable(self, trainable: str, last_k: int | None = None, adapters: LoRA | None = None) -> None:
         """Choose which parameters are trained; those get memory of their own, the others stay mapped.
@@ -195,24 +195,27 @@ class Classifier(nn.Module):
         hidden: Tensor = self.backbone(tokens, stop=stop, lengths=self._visible_lengths(lengths), causal=self.causal)
         return hidden
 
-    def suffix(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+    def suffix(self, hidden: Tensor, lengths: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Run the trained rest on what `prefix` gave.
 
         Args:
             hidden: The result of `prefix`, rows padded alike.
             lengths: (B,).
+            tokens: (B, T) ids, right-padded; for a head that reads the spelling.
 
         Returns:
             Logits (B, n_classes).
         """
-        logits: Tensor = self.head(self.vectors(hidden, lengths))
+        logits: Tensor = self.head(self.vectors(hidden, lengths, tokens))
         return logits
 
-    def vectors(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """What the head reads, (B, L·C), of what `prefix` gave."""
+    def vectors(self, hidden: Tensor, lengths: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """What the head reads, (B, D), of what `prefix` gave; see `suffix`."""
         boundary = self.boundary
         if boundary is None or boundary <= self.backbone.config.n_layer:
-            return self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, L·C)
+            hidden = self.pooled(hidden, lengths, start=boundary or 0)  # (B, T, C) -> (B, L·C)
+        if isinstance(self.head, Perceptrons) and tokens is not None:
+            return self.head.read(hidden, tokens, lengths)
         return hidden
 
     def learn(
@@ -222,6 +225,7 @@ class Classifier(nn.Module):
         labels: Tensor,
         sources: Tensor | None = None,
         weights: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`suffix` with the loss that trains it.
 
@@ -231,11 +235,12 @@ class Classifier(nn.Module):
             labels: (B,), -100 for rows that do not count.
             sources: (B,), 0 for the data's own messages, 1 for added ones; for a head that tells them apart.
             weights: (n_classes,) of the classes, or None.
+            tokens: (B, T) ids, right-padded; for a head that reads the spelling.
 
         Returns:
             Logits (B, n_classes), and the loss (B,) of each row, float32: a linear head's is the cross-entropy.
         """
-        vectors = self.vectors(hidden, lengths)
+        vectors = self.vectors(hidden, lengths, tokens)
         if isinstance(self.head, Perceptrons):
             return self.head.learn(vectors, labels, sources, weights)
         logits = self.head(vectors).float()
@@ -243,7 +248,7 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Token ids (B, T) and lengths (B,) to logits (B, n_classes)."""
-        return self.suffix(self.prefix(tokens, lengths), lengths)
+        return self.suffix(self.prefix(tokens, lengths), lengths, tokens)
 
     def pooled(self, x: Tensor, lengths: Tensor, start: int) -> Tensor:
         """Blocks from `start`, final norm and pooling: (B, T) ids or (B, T, C) states to (B, L·C) for L layers.
@@ -284,7 +289,12 @@ class Classifier(nn.Module):
             x = self.backbone(x, start=start, stop=stop, lengths=lengths, causal=True)  # (B, T, C)
             vectors.append(pool_beginnings(self.backbone.norm(x), self.pooling))
             start = stop
-        logits: Tensor = self.head(torch.cat(vectors, dim=-1))  # L of (B, T, C) -> (B, T, L·C) -> (B, T, n_classes)
+        read = torch.cat(vectors, dim=-1)  # L of (B, T, C) -> (B, T, L·C)
+        if isinstance(self.head, Perceptrons):
+            each = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).repeat(len(tokens))  # (B·T,)
+            rows = tokens.repeat_interleave(tokens.shape[1], dim=0)  # (B·T, T)
+            read = self.head.read(read.flatten(0, 1), rows, each).view(*tokens.shape, -1)
+        logits: Tensor = self.head(read)  # (B, T, D) -> (B, T, n_classes)
         return logits
 
     @property

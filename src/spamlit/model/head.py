@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spamlit.model.spelling import WIDTH, hashed_ngrams, spelled
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class HeadSettings:
         hidden: Units of the hidden layer; None: none, the head is linear and the rest is without use.
         members: How many networks answer side by side; the mean of their probabilities decides.
         dropout: Of the vector and of the hidden layer, in training.
+        spelling: Buckets of hashed character n-grams (`spelling`) that are read beside the vector, a lexical model
+            within; None: the vector alone.
         sources: Whether each member has two experts, for messages like the data's own and for all, and a gate.
 
     Raises:
@@ -26,10 +31,11 @@ class HeadSettings:
     hidden: int | None = None
     members: int = 1
     dropout: float = 0.0
+    spelling: int | None = None
     sources: bool = False
 
     def __post_init__(self) -> None:
-        for key, most in (("hidden", 1 << 14), ("members", 64)):
+        for key, most in (("hidden", 1 << 14), ("members", 64), ("spelling", 1 << 16)):
             value = getattr(self, key)
             if (value is not None or key == "members") and (type(value) is not int or not 1 <= value <= most):
                 raise ValueError(f"model.head.{key}={value!r:.40}: choose a whole number from 1 to {most:,}")
@@ -37,7 +43,7 @@ class HeadSettings:
             raise ValueError(f"model.head.dropout={self.dropout!r:.40}: choose a share from 0 to below 1")
         if type(self.sources) is not bool:
             raise ValueError(f"model.head.sources={self.sources!r:.40}: choose true or false")
-        linear = {"members": 1, "dropout": 0.0, "sources": False}
+        linear = {"members": 1, "dropout": 0.0, "spelling": None, "sources": False}
         changed = [key for key, value in linear.items() if getattr(self, key) != value]
         if self.hidden is None and changed:
             raise ValueError(
@@ -45,38 +51,73 @@ class HeadSettings:
             )
 
 
-class Perceptrons(nn.Module):
-    """Several networks with one hidden layer each, on standardised vectors; the mean of their probabilities decides.
-
-    With ``sources``, a member says three things of a message: its label as messages like the data's own have it
-    (learned from those), its label as all messages have it (learned from all, those that were added too), and which of
-    the two kinds it is. The third weighs the first two: a mixture of two experts. Where one boundary has to serve
-    an old collection and recent messages, both lose; with two, neither does (`docs/log.md`).
+class Networks(nn.Module):
+    """Several perceptrons with one hidden layer, side by side.
 
     Args:
         n_in: D, size of a vector.
-        settings: With units of the hidden layer.
-        n_classes: Number of logits.
-
-    Attributes:
-        mean, scale: (D,) each, what vectors are standardised by; `standardise` sets them.
+        n_out: Number of outputs.
+        settings: Their number K, units H and dropout.
     """
 
-    def __init__(self, n_in: int, settings: HeadSettings, n_classes: int = 2) -> None:
+    def __init__(self, n_in: int, n_out: int, settings: HeadSettings) -> None:
         super().__init__()
         assert settings.hidden is not None
-        self.settings, self.n_classes = settings, n_classes
-        parts = [n_classes, n_classes, 2] if settings.sources else [n_classes]
-        self._parts = parts
+        self.dropout = settings.dropout
         K, H = settings.members, settings.hidden
         self.weight1 = nn.Parameter(torch.empty(K, n_in, H).uniform_(-(n_in**-0.5), n_in**-0.5))
         self.bias1 = nn.Parameter(torch.zeros(K, 1, H))
-        self.weight2 = nn.Parameter(torch.empty(K, H, sum(parts)).uniform_(-(H**-0.5), H**-0.5))
-        self.bias2 = nn.Parameter(torch.zeros(K, 1, sum(parts)))
+        self.weight2 = nn.Parameter(torch.empty(K, H, n_out).uniform_(-(H**-0.5), H**-0.5))
+        self.bias2 = nn.Parameter(torch.zeros(K, 1, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (K, B, n_out)."""
+        x = F.dropout(x, self.dropout, self.training).expand(len(self.weight1), -1, -1)
+        hidden = F.gelu(torch.baddbmm(self.bias1, x, self.weight1))  # (K, B, H)
+        return torch.baddbmm(self.bias2, F.dropout(hidden, self.dropout, self.training), self.weight2)
+
+
+class Perceptrons(nn.Module):
+    """Several networks with one hidden layer each, on standardised vectors; the mean of their probabilities decides.
+
+    With ``sources``, three networks make a member: one says a message's label as messages like the data's own have it
+    (learned from those), one its label as all messages have it (learned from all, those that were added too), one which
+    of the two kinds it is, and this weighs the first two: a mixture of two experts. Where one boundary has to serve an
+    old collection and recent messages, both lose; with two, neither does (`docs/log.md`). The spelling is read by the
+    first alone: how a collection spells its spam says nothing of other messages.
+
+    Args:
+        n_in: Size of the backbone's vector; with spelling, D is as many buckets more.
+        settings: With units of the hidden layer.
+        n_classes: Number of logits.
+        vocab_size: V, number of token ids.
+
+    Attributes:
+        mean, scale: (D,) each, what vectors are standardised by; `standardise` sets them.
+        spellings: (V, WIDTH) uint8 of `spelling.spellings`, to be set; without ``settings.spelling`` of no token.
+    """
+
+    def __init__(self, n_in: int, settings: HeadSettings, n_classes: int = 2, vocab_size: int = 1) -> None:
+        super().__init__()
+        self.settings, self.n_in, self.n_classes = settings, n_in, n_classes
+        n_all = n_in + (settings.spelling or 0)
+        self.own = Networks(n_all, n_classes, settings)
+        if settings.sources:
+            self.every = Networks(n_in, n_classes, settings)
+            self.kind = Networks(n_in, 2, settings)
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(n_in))
-        self.register_buffer("scale", torch.ones(n_in))
+        self.spellings: Tensor
+        self.register_buffer("mean", torch.zeros(n_all))
+        self.register_buffer("scale", torch.ones(n_all))
+        self.register_buffer("spellings", torch.zeros(vocab_size if settings.spelling else 0, WIDTH, dtype=torch.uint8))
+
+    def read(self, vectors: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The backbone's vectors (B, n_in) and the spelling of the rows (B, T) side by side, (B, D)."""
+        if self.settings.spelling is None:
+            return vectors
+        codes, counts = spelled(tokens, lengths, self.spellings)
+        return torch.cat([vectors.float(), hashed_ngrams(codes, counts, self.settings.spelling)], dim=1)
 
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:
         """From now on vectors come in less their mean (D,), in units of their standard deviation (D,)."""
@@ -99,36 +140,35 @@ class Perceptrons(nn.Module):
             weights: (n_classes,) of the classes, or None.
         """
         outputs = self._outputs(x)
-        loss = self._loss(outputs[-1], labels, weights)
-        if self.settings.sources:
-            assert sources is not None
-            own, every, kind = outputs
-            loss = (
-                self._loss(own, labels.masked_fill(sources == 1, -100), weights)
-                + self._loss(every, labels, weights)
-                + self._loss(kind, sources.masked_fill(labels == -100, -100))
-            )
+        if not self.settings.sources:
+            return self._combined(outputs), _loss(outputs[0], labels, weights)
+        assert sources is not None
+        own, every, kind = outputs
+        loss = (
+            _loss(own, labels.masked_fill(sources == 1, -100), weights)
+            + _loss(every, labels, weights)
+            + _loss(kind, sources.masked_fill(labels == -100, -100))
+        )
         return self._combined(outputs), loss
 
     def _outputs(self, x: Tensor) -> list[Tensor]:
-        """(B, D) to what each part says, (K, B, classes)."""
-        dropout = self.settings.dropout
-        x = F.dropout((x.float() - self.mean) * self.scale, dropout, self.training)
-        hidden = F.gelu(torch.baddbmm(self.bias1, x.expand(len(self.weight1), -1, -1), self.weight1))  # (K, B, H)
-        outputs = torch.baddbmm(self.bias2, F.dropout(hidden, dropout, self.training), self.weight2)
-        return list(torch.split(outputs, self._parts, dim=-1))
+        """(B, D) to what each network of a member says, (K, B, classes)."""
+        x = (x.float() - self.mean) * self.scale
+        if not self.settings.sources:
+            return [self.own(x)]
+        return [self.own(x), self.every(x[:, : self.n_in]), self.kind(x[:, : self.n_in])]
 
     def _combined(self, outputs: list[Tensor]) -> Tensor:
-        """What the parts say to log-probabilities (B, n_classes)."""
+        """What the networks say to log-probabilities (B, n_classes)."""
         logs = [each.log_softmax(dim=-1) for each in outputs]
         answer = logs[0]
         if self.settings.sources:
             own, every, kind = logs
             answer = torch.logaddexp(kind[..., :1] + own, kind[..., 1:] + every)
-        return answer.logsumexp(dim=0) - torch.tensor(float(len(answer))).log()
+        return answer.logsumexp(dim=0) - math.log(len(answer))
 
-    @staticmethod
-    def _loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Cross-entropy of (K, B, classes) by row (B,), the mean over the members."""
-        losses = F.cross_entropy(outputs.flatten(0, 1), labels.repeat(len(outputs)), weights, reduction="none")
-        return losses.view(outputs.shape[:2]).mean(dim=0)
+
+def _loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of (K, B, classes) by row (B,), the mean over the members."""
+    losses = F.cross_entropy(outputs.flatten(0, 1), labels.repeat(len(outputs)), weights, reduction="none")
+    return losses.view(outputs.shape[:2]).mean(dim=0)

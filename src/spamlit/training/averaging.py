@@ -62,7 +62,8 @@ class WeightAverage(Callback):
         if module.average is None or step == before + 1:
             module.average, self._averaged = {name: value.clone() for name, value in weights.items()}, 1
             return
-        self.update(list(module.average.values()), [weights[name] for name in module.average], self._averaged)
+        moving = [name for name, value in weights.items() if value.is_floating_point()]
+        self.update([module.average[name] for name in moving], [weights[name] for name in moving], self._averaged)
         self._averaged += 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

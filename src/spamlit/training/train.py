@@ -25,6 +25,7 @@ from spamlit.model.classifier import Classifier
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.model.head import Perceptrons
 from spamlit.model.lora import merged
+from spamlit.model.spelling import spellings
 from spamlit.model.weights import load_backbone, prepared_path, weights_sha256
 from spamlit.training import record
 from spamlit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
@@ -120,7 +121,7 @@ def train(cfg: DictConfig) -> Run:
     )
     sound = partial(told_by_id, data.splits, folder / "checkpoints", cfg.optimizer.lr)
     with timing("fit"), sound():
-        standardise(module, data)
+        prepare_head(module, data)
         fit(trainer, module, data, cfg)
     with timing("test"), sound():
         load_evaluated(module, cfg)
@@ -196,15 +197,18 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
 
 
 @torch.no_grad()
-def standardise(module: SpamModule, data: SMSDataModule) -> None:
-    """Mean and deviation of what a head of perceptrons reads, over the training messages, as the model is now."""
+def prepare_head(module: SpamModule, data: SMSDataModule) -> None:
+    """What a head of perceptrons knows before training: its spellings, and mean and deviation of what it reads."""
     classifier = module.classifier
     if not isinstance(classifier.head, Perceptrons):
         return
+    if classifier.head.settings.spelling is not None:
+        classifier.head.spellings.copy_(spellings(data.tokenizer.ranks, len(classifier.head.spellings)))
     prefix = module.prefix or classifier.prefix
     total = square = torch.zeros(1, dtype=torch.float64)
     for batch in data.eval_dataloader("train"):
-        vectors = classifier.vectors(prefix(batch.tokens, batch.lengths), batch.lengths).cpu().double()  # (B, L·C)
+        hidden = prefix(batch.tokens, batch.lengths)
+        vectors = classifier.vectors(hidden, batch.lengths, batch.tokens).cpu().double()  # (B, D)
         total, square = total + vectors.sum(dim=0), square + vectors.square().sum(dim=0)
     n = len(data.labels("train"))
     classifier.head.standardise(total / n, (square / n - (total / n).square()).clamp(min=0).sqrt())
