@@ -14,6 +14,8 @@ from spamlit.data.tokenizer import load_tokenizer
 from spamlit.inference.export.check import real_texts
 from spamlit.model.bundle import save_bundle
 from spamlit.model.classifier import Classifier
+from spamlit.model.head import Perceptrons
+from spamlit.model.spelling import spellings
 from spamlit.model.weights import load_backbone
 
 FAMILIES = {"gpt2": GPT2_LIKE, "llama": LLAMA_LIKE}
@@ -38,9 +40,12 @@ def random_bundle(
     classifier.set_trainable(trainable)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for parameter in classifier.trained_state().values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
-        if classifier.head.bias is not None:
+        for parameter in classifier.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+        if isinstance(classifier.head, Perceptrons):
+            classifier.head.spellings.copy_(spellings(tokenizer.ranks, tokenizer.vocab_size))
+        elif classifier.head.bias is not None:
             classifier.head.bias.copy_(torch.tensor([0.3, -0.4]))
     save_bundle(folder, classifier.eval(), SETTINGS | (settings or {}), tokenizer.save, None)
     return folder

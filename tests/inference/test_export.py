@@ -20,6 +20,7 @@ from spamlit.inference.export import FORMATS, ExportError, export
 from spamlit.inference.export import check as checks
 from spamlit.inference.export.tokenizer import fast_tokenizer
 from spamlit.inference.predictor import Predictor
+from spamlit.model.head import HeadSettings
 
 pytest.importorskip("tokenizers")
 
@@ -31,6 +32,8 @@ tricky = st.text(
     ),
     min_size=1,
 )
+
+HEAD = HeadSettings(hidden=8, members=2, spelling=32, sources=True, lean=1.0)
 
 
 def card_function(folder: Path, name: str):
@@ -104,6 +107,7 @@ def test_heads_without_a_bias_and_lora_for_transformers(tmp_path, family, option
         ({"pooling": "first"}, r"model.pooling=first"),
         ({"layers": [1, 3]}, r"model.layers=\[1, 3\]"),
         ({"causal": False}, r"model.causal=false"),
+        ({"head": HEAD}, r"model.head.hidden=8"),
     ],
     ids=str,
 )
@@ -122,6 +126,7 @@ def test_what_transformers_cannot_express_is_refused(tmp_path, options, reason) 
         ("llama", {"trainable": "lora"}),
         ("llama", {"pooling": "mean_nonfirst", "causal": False}),
         ("gpt2", {"pooling": "mean", "layers": [1, 3]}),
+        ("llama", {"pooling": "mean_nonfirst", "layers": [1, 3], "head": HEAD}),
     ],
     ids=str,
 )

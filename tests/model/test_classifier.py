@@ -7,6 +7,7 @@ import torch
 
 from spamlit.model.attention import Attention
 from spamlit.model.classifier import Classifier
+from spamlit.model.head import HeadSettings
 from spamlit.model.pooling import POOLINGS, READS_PADDING, pool
 
 CHOICES = [("none", 4), ("head", 4), ("last_block", 2), ("last_two_blocks", 1), ("all", None)]
@@ -236,6 +237,18 @@ def test_beginnings_are_what_forward_says_of_them(config, random_gpt, random_bat
             for t in range(length):
                 alone = classifier(tokens[row : row + 1, : t + 1], torch.tensor([t + 1]))
                 torch.testing.assert_close(found[row, t], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_beginnings_are_spelled_as_far_as_they_go(llama_like, random_gpt, random_batch):
+    head = HeadSettings(hidden=8, spelling=32, sources=True)
+    classifier = Classifier(random_gpt(llama_like), pooling="mean_nonfirst", layers=[1, 3], head=head).eval()
+    classifier.head.spellings.random_(97, 123, generator=torch.Generator().manual_seed(0))
+    tokens, lengths = random_batch(llama_like, [9, 4])
+    with torch.inference_mode():
+        found = classifier.beginnings(tokens, lengths)
+        for row, t in ((0, 2), (0, 8), (1, 0), (1, 3)):
+            alone = classifier(tokens[row : row + 1, : t + 1], torch.tensor([t + 1]))
+            torch.testing.assert_close(found[row, t], alone[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("choice", [{"pooling": "mean"}, {"causal": False}])

@@ -38,10 +38,11 @@ def test_the_members_mean_probability_decides() -> None:
     torch.testing.assert_close(net(vectors()).exp(), expected)
 
 
-def test_the_gate_weighs_the_experts() -> None:
-    net = head(sources=True)
+@pytest.mark.parametrize("lean", [0.0, 2.0, -1.5])
+def test_the_gate_weighs_the_experts(lean: float) -> None:
+    net = head(sources=True, lean=lean)
     own, every, kind = experts(net)
-    gate = kind.softmax(-1)
+    gate = (kind + torch.tensor([lean, 0.0])).softmax(-1)
     expected = gate[:, :1] * own.softmax(-1) + gate[:, 1:] * every.softmax(-1)
     torch.testing.assert_close(net(vectors()).exp(), expected)
 
@@ -101,6 +102,8 @@ def test_dropout_acts_in_training_alone() -> None:
         ({"hidden": 4, "members": 0}, "model.head.members=0"),
         ({"hidden": 4, "dropout": 1.0}, "model.head.dropout=1.0"),
         ({"hidden": 4, "sources": 1}, "model.head.sources=1"),
+        ({"hidden": 4, "lean": 99.0, "sources": True}, "model.head.lean=99.0"),
+        ({"hidden": 4, "lean": 1.0}, "model.head.lean=1.0 turns the gate"),
         ({"members": 3}, "model.head.members=3 needs a hidden layer"),
         ({"sources": True}, "model.head.sources=True needs a hidden layer"),
     ],

@@ -48,4 +48,6 @@ def test_other_messages_are_far_apart() -> None:
 
 def test_a_token_that_is_no_text_is_not_spelled() -> None:
     special = torch.tensor([[TOKENIZER.pad_id]])
-    assert spelled(special, torch.tensor([1]), TABLE)[0].tolist() == [[32, 32]]
+    codes, counts = spelled(special, torch.tensor([1]), TABLE)
+    assert counts.tolist() == [2]
+    assert codes[0].nonzero().flatten().tolist() == [0, 1]

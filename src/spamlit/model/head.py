@@ -23,6 +23,7 @@ class HeadSettings:
         spelling: Buckets of hashed character n-grams (`spelling`) that are read beside the vector, a lexical model
             within; None: the vector alone.
         sources: Whether each member has two experts, for messages like the data's own and for all, and a gate.
+        lean: Log-odds by which the gate takes a message for one like the data's own rather than not.
 
     Raises:
         ValueError: Values that make no head.
@@ -33,6 +34,7 @@ class HeadSettings:
     dropout: float = 0.0
     spelling: int | None = None
     sources: bool = False
+    lean: float = 0.0
 
     def __post_init__(self) -> None:
         for key, most in (("hidden", 1 << 14), ("members", 64), ("spelling", 1 << 16)):
@@ -43,6 +45,10 @@ class HeadSettings:
             raise ValueError(f"model.head.dropout={self.dropout!r:.40}: choose a share from 0 to below 1")
         if type(self.sources) is not bool:
             raise ValueError(f"model.head.sources={self.sources!r:.40}: choose true or false")
+        if not isinstance(self.lean, int | float) or not -50 <= self.lean <= 50:
+            raise ValueError(f"model.head.lean={self.lean!r:.40}: choose log-odds from -50 to 50")
+        if self.lean and not self.sources:
+            raise ValueError(f"model.head.lean={self.lean} turns the gate of model.head.sources=true: give that too")
         linear = {"members": 1, "dropout": 0.0, "spelling": None, "sources": False}
         changed = [key for key, value in linear.items() if getattr(self, key) != value]
         if self.hidden is None and changed:
@@ -160,11 +166,11 @@ class Perceptrons(nn.Module):
 
     def _combined(self, outputs: list[Tensor]) -> Tensor:
         """What the networks say to log-probabilities (B, n_classes)."""
-        logs = [each.log_softmax(dim=-1) for each in outputs]
-        answer = logs[0]
+        answer = outputs[0].log_softmax(dim=-1)
         if self.settings.sources:
-            own, every, kind = logs
-            answer = torch.logaddexp(kind[..., :1] + own, kind[..., 1:] + every)
+            _, every, kind = outputs
+            odds = kind[..., 1:] - kind[..., :1] - self.settings.lean  # of a message unlike the data's own
+            answer = torch.logaddexp(F.logsigmoid(-odds) + answer, F.logsigmoid(odds) + every.log_softmax(dim=-1))
         return answer.logsumexp(dim=0) - math.log(len(answer))
 
 

@@ -52,11 +52,12 @@ def spelled(tokens: Tensor, lengths: Tensor, table: Tensor) -> tuple[Tensor, Ten
     """
     real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
     codes = (table[tokens].long() * real[..., None]).flatten(1)  # (B, T·WIDTH)
-    counts = codes.count_nonzero(dim=1)  # (B,)
-    first = (codes == 0).long().argsort(dim=1, stable=True)[:, : int(counts.max())]
-    edge = torch.full_like(tokens[:, :1], _SPACE)
-    codes = torch.cat([edge, codes.gather(1, first), edge], dim=1)  # (B, N)
-    return codes.scatter(1, counts[:, None] + 1, _SPACE), counts + 2
+    at = (codes != 0).long().cumsum(dim=1)  # of each byte, from 1 on
+    counts = at[:, -1]  # (B,)
+    edge = torch.zeros_like(tokens[:, :1])
+    row = torch.cat([edge, torch.zeros_like(codes), edge], dim=1).scatter(1, at * (codes != 0), codes)  # (B, N)
+    ends = torch.cat([edge, counts[:, None] + 1], dim=1)
+    return row.scatter(1, ends, torch.full_like(ends, _SPACE)), counts + 2
 
 
 def hashed_ngrams(codes: Tensor, lengths: Tensor, buckets: int) -> Tensor:
