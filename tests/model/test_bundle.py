@@ -256,6 +256,11 @@ def test_weights_that_no_hash_covers_are_refused(tmp_path, classifier):
         {"n_classes": -1},
         {"head_bias": False},
         {"n_classes": "two"},
+        {"head": {"hidden": 4}},
+        {"head": {"hidden": 16384, "members": 64, "sources": True}},  # terabytes, if it were built
+        {"head": {"hidden": "many"}},
+        {"head": {"depth": 2}},
+        {"head": [4]},
     ],
     ids=str,
 )

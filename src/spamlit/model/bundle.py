@@ -191,18 +191,19 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _build(config: dict[str, Any]) -> Classifier:
-    """The classifier without weights: the backbone is on the meta device."""
+    """The classifier without weights: all of them are on the meta device."""
     _check_model(config)
     backbone = GPT(GPTConfig(**config["backbone"]))
-    return Classifier(
-        backbone,
-        pooling=config["pooling"],
-        layers=config.get("layers"),  # bundles from before layers do not say
-        causal=config["causal"],
-        head_bias=config["head_bias"],
-        head=HeadSettings(**config["head"]) if config.get("head") else None,  # bundles from before it do not say
-        n_classes=config["n_classes"],
-    )
+    with torch.device("meta"):
+        return Classifier(
+            backbone,
+            pooling=config["pooling"],
+            layers=config.get("layers"),  # bundles from before layers do not say
+            causal=config["causal"],
+            head_bias=config["head_bias"],
+            head=HeadSettings(**config["head"]) if config.get("head") else None,  # nor those from before that
+            n_classes=config["n_classes"],
+        )
 
 
 def _check_model(config: dict[str, Any]) -> None:
