@@ -22,6 +22,7 @@ from torch import Tensor
 from spamlit.cli import main as spamlit
 from spamlit.inference import predictor as inference
 from spamlit.inference.predictor import Prediction, Predictor
+from spamlit.model.classifier import Classifier
 from spamlit.training.divergence import DivergedError, check_finite
 from spamlit.training.module import SpamModule
 
@@ -31,14 +32,14 @@ CLOSE = 2e-6
 """Of probabilities: what is left to the order in which float32 numbers are added up."""
 
 
-def spoil_gradient(logits: Tensor) -> Tensor:
-    logits.register_hook(lambda gradient: gradient * math.nan)
-    return logits
+def spoil_gradient(losses: Tensor) -> Tensor:
+    losses.register_hook(lambda gradient: gradient * math.nan)
+    return losses
 
 
 SPOILT = {
-    "NaN": lambda logits: logits * math.nan,
-    "overflow": lambda logits: logits * 1e30 * 1e30,
+    "NaN": lambda losses: losses * math.nan,
+    "overflow": lambda losses: losses * 1e30 * 1e30,
     "gradient": spoil_gradient,
 }
 
@@ -67,17 +68,20 @@ def test_what_is_no_number_stops_training_and_costs_no_more_than_the_step(
 ) -> None:
     drawn = random.Random(case)
     how, step, every = drawn.choice(list(SPOILT)), drawn.randrange(STEPS), drawn.choice([1, 2, 3, 100])
-    forward, rows = SpamModule.forward, []
+    training_step, learn, rows = SpamModule.training_step, Classifier.learn, []
 
-    def spoilt(module: SpamModule, batch: Any) -> Tensor:
-        logits = forward(module, batch)
-        if module.trainer.training and module.global_step == step:
-            rows.extend(batch.index.tolist())
-            return SPOILT[how](logits)
-        return logits
+    def spoilt(*given: Any) -> tuple[Tensor, Tensor]:
+        logits, losses = learn(*given)
+        return logits, SPOILT[how](losses)
+
+    def watched(module: SpamModule, batch: Any, batch_idx: int) -> Tensor:
+        due = module.global_step == step
+        patch.setattr(Classifier, "learn", spoilt if due else learn)
+        rows.extend(batch.index.tolist() if due else [])
+        return training_step(module, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SpamModule, "forward", spoilt)
+        patch.setattr(SpamModule, "training_step", watched)
         code = run(*LONG, f"callbacks.last.every_n_steps={every}", "hydra.run.dir=run")
     said = capsys.readouterr().err
     if code != 2 or Path("run/metrics.json").exists() or Path("run/classifier").exists():
