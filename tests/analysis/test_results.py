@@ -1,5 +1,6 @@
 """`spamlit results`: everything on the same splits, nothing twice, and a page that says what the files say."""
 
+import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from tests.runs import tiny_run
 from tests.synthetic import write_collection
 
-from spamlit.analysis import results, results_tables
+from spamlit.analysis import generalisation, results, results_tables
 from spamlit.analysis.results import Cell, cells, check_extra, run
 from spamlit.analysis.results_page import markdown, write_results
 from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, repeats
@@ -20,7 +21,7 @@ from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
 from spamlit.cli import main
 
 QUICK = ("majority", "naive-bayes", "tfidf-words")
-TINY = System("tiny", "spamlit", "a random model", {"overrides": ("data.batch_size=4",)})
+TINY = System("tiny", "spamlit", "a random model", {"overrides": ("data.batch_size=4",)}, elsewhere=True)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,17 @@ def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_
     for before, line in pairwise(lines):
         if line.startswith("|") and before.startswith("|"):
             assert line.replace(r"\|", "").count("|") == before.replace(r"\|", "").count("|")
+
+
+def test_what_is_asked_elsewhere_is_on_the_page(finished: Path, collection: Path, tmp_path: Path, with_tiny) -> None:
+    page = write_results(cells(finished, source=str(collection)), tmp_path)[0].read_text()
+    said = json.loads((finished / "grouped" / "tiny" / "0" / generalisation.FILE).read_text())
+    recall, fpr = (said["challenge"]["dev"][name] for name in ("recall", "fpr"))
+    assert f"| tiny | dev | 1 | {(1 + recall - fpr) / 2:.3f} | {recall:.3f} | {fpr:.3f} |" in page
+    lost = 100 * (said["disguised"]["leet"]["recall_before"] - said["disguised"]["leet"]["recall_after"])
+    assert f"| leet | {lost:.2f} | {100 * said['disguised']['leet']['fpr_after']:.2f} |" in page
+    assert page.count("| tiny | precision 0.99 |") == page.count("| tiny | fpr 0.005 |") == 1
+    assert not (finished / "raw" / "tiny" / "0" / generalisation.FILE).exists()
 
 
 def outcome(root: Path, collection: Path, protocol: str, system: str, policy: str = OWN):

@@ -290,7 +290,7 @@ class Classifier(nn.Module):
             vectors.append(pool_beginnings(self.backbone.norm(x), self.pooling))
             start = stop
         read = torch.cat(vectors, dim=-1)  # L of (B, T, C) -> (B, T, L·C)
-        if isinstance(self.head, Perceptrons):
+        if isinstance(self.head, Perceptrons) and self.head.settings.spelling:
             each = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).repeat(len(tokens))  # (B·T,)
             rows = tokens.repeat_interleave(tokens.shape[1], dim=0)  # (B·T, T)
             read = self.head.read(read.flatten(0, 1), rows, each).view(*tokens.shape, -1)

@@ -17,7 +17,7 @@ class HeadSettings:
     """What a head is made of (`model.head`).
 
     Attributes:
-        hidden: Units of the hidden layer; None: none, the head is linear and the rest is without use.
+        hidden: Units of the hidden layer; None: none, the head is linear and takes nothing of the rest.
         members: How many networks answer side by side; the mean of their probabilities decides.
         dropout: Of the vector and of the hidden layer, in training.
         spelling: Buckets of hashed character n-grams (`spelling`) that are read beside the vector, a lexical model
@@ -89,7 +89,7 @@ class Perceptrons(nn.Module):
     With ``sources``, three networks make a member: one says a message's label as messages like the data's own have it
     (learned from those), one its label as all messages have it (learned from all, those that were added too), one which
     of the two kinds it is, and this weighs the first two: a mixture of two experts. Where one boundary has to serve an
-    old collection and recent messages, both lose; with two, neither does (`docs/log.md`). The spelling is read by the
+    old collection and recent messages, both lose; with two they lose less (`docs/log.md`). The spelling is read by the
     first alone: how a collection spells its spam says nothing of other messages.
 
     Args:
