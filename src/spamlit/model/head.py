@@ -88,9 +88,10 @@ class Perceptrons(nn.Module):
 
     With ``sources``, three networks make a member: one says a message's label as messages like the data's own have it
     (learned from those), one its label as all messages have it (learned from all, those that were added too), one which
-    of the two kinds it is, and this weighs the first two: a mixture of two experts. Where one boundary has to serve an
-    old collection and recent messages, both lose; with two they lose less (`docs/log.md`). The spelling is read by the
-    first alone: how a collection spells its spam says nothing of other messages.
+    of the two kinds it is (learned as if spam came from both equally often, and ham too: `balance`), and this weighs
+    the first two: a mixture of two experts. Where one boundary has to serve an old collection and recent messages, both
+    lose; with two they lose less (`docs/log.md`). The spelling is read by the first alone: how a collection spells its
+    spam says nothing of other messages.
 
     Args:
         n_in: Size of the backbone's vector; with spelling, D is as many buckets more.
@@ -100,6 +101,7 @@ class Perceptrons(nn.Module):
 
     Attributes:
         mean, scale: (D,) each, what vectors are standardised by; `standardise` sets them.
+        kind_weights: (2, n_classes), what a message of a source and a label counts for the gate; `balance` sets them.
         spellings: (V, WIDTH) uint8 of `spelling.spellings`, to be set; without ``settings.spelling`` of no token.
     """
 
@@ -111,6 +113,8 @@ class Perceptrons(nn.Module):
         if settings.sources:
             self.every = Networks(n_in, n_classes, settings)
             self.kind = Networks(n_in, 2, settings)
+            self.kind_weights: Tensor
+            self.register_buffer("kind_weights", torch.ones(2, n_classes, device="cpu"), persistent=False)
         self.mean: Tensor
         self.scale: Tensor
         self.spellings: Tensor
@@ -129,6 +133,17 @@ class Perceptrons(nn.Module):
         """From now on vectors come in less their mean (D,), in units of their standard deviation (D,)."""
         self.mean.copy_(mean)
         self.scale.copy_(1 / (deviation + 1e-6))
+
+    def balance(self, sources: Tensor, labels: Tensor) -> None:
+        """From now on each source weighs the same in the gate's loss, among the spam as among the ham.
+
+        Args:
+            sources: (N,) of the training messages, as in `learn`.
+            labels: (N,) of them.
+        """
+        counts = torch.zeros_like(self.kind_weights)
+        counts.index_put_((sources, labels), torch.ones_like(labels, dtype=counts.dtype), accumulate=True)
+        self.kind_weights.copy_(counts.mean(dim=0) / counts.clamp(min=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors (…, D) to the logarithm of the members' mean probabilities (…, n_classes)."""
@@ -153,7 +168,7 @@ class Perceptrons(nn.Module):
         loss = (
             _loss(own, labels.masked_fill(sources == 1, -100), weights)
             + _loss(every, labels, weights)
-            + _loss(kind, sources.masked_fill(labels == -100, -100))
+            + _loss(kind, sources.masked_fill(labels == -100, -100)) * self.kind_weights[sources, labels.clamp(min=0)]
         )
         return self._combined(outputs), loss
 

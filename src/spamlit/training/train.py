@@ -198,12 +198,14 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
 
 @torch.no_grad()
 def prepare_head(module: SpamModule, data: SMSDataModule) -> None:
-    """What a head of perceptrons knows before training: its spellings, and mean and deviation of what it reads."""
+    """What a head of perceptrons knows before training: its spellings, what a gate counts, and what it reads is like."""
     classifier = module.classifier
     if not isinstance(classifier.head, Perceptrons):
         return
     if classifier.head.settings.spelling is not None:
         classifier.head.spellings.copy_(spellings(data.tokenizer.ranks, len(classifier.head.spellings)))
+    if classifier.head.settings.sources:
+        classifier.head.balance(data.sources, torch.tensor(data.labels("train")))
     prefix = module.prefix or classifier.prefix
     total = square = torch.zeros(1, dtype=torch.float64)
     for batch in data.eval_dataloader("train"):
