@@ -38,13 +38,23 @@ def test_the_members_mean_probability_decides() -> None:
     torch.testing.assert_close(net(vectors()).exp(), expected)
 
 
-@pytest.mark.parametrize("lean", [0.0, 2.0, -1.5])
-def test_the_gate_weighs_the_experts(lean: float) -> None:
-    net = head(sources=True, lean=lean)
+@pytest.mark.parametrize(("lean", "joint"), [(0.0, 0.0), (2.0, 0.0), (-1.5, 0.25), (0.0, 0.5)])
+def test_the_gate_weighs_the_experts(lean: float, joint: float) -> None:
+    net = head(sources=True, lean=lean, joint=joint)
     own, every, kind = experts(net)
-    gate = (kind + torch.tensor([lean, 0.0])).softmax(-1)
-    expected = gate[:, :1] * own.softmax(-1) + gate[:, 1:] * every.softmax(-1)
+    gate = (1 - joint) * (kind + torch.tensor([lean, 0.0])).softmax(-1)[:, :1]
+    expected = gate * own.softmax(-1) + (1 - gate) * every.softmax(-1)
     torch.testing.assert_close(net(vectors()).exp(), expected)
+
+
+def test_the_gate_learns_as_if_both_sources_were_equally_frequent_in_each_class() -> None:
+    net = head(sources=True)
+    labels, sources = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 0, 1])
+    _, before = net.learn(vectors()[:5], labels, sources)
+    net.balance(sources, labels)
+    _, after = net.learn(vectors()[:5], labels, sources)
+    gate = F.cross_entropy(experts(net)[2][:5], sources, reduction="none")
+    torch.testing.assert_close(after - before, torch.tensor([-0.25, -0.25, 0.5, 0, 0]) * gate)
 
 
 def test_any_shape_before_the_last_dimension() -> None:
@@ -104,6 +114,8 @@ def test_dropout_acts_in_training_alone() -> None:
         ({"hidden": 4, "sources": 1}, "model.head.sources=1"),
         ({"hidden": 4, "lean": 99.0, "sources": True}, "model.head.lean=99.0"),
         ({"hidden": 4, "lean": 1.0}, "model.head.lean=1.0 turns the gate"),
+        ({"hidden": 4, "joint": 1.0, "sources": True}, "model.head.joint=1.0"),
+        ({"hidden": 4, "joint": 0.5}, "model.head.joint=0.5 turns the gate"),
         ({"members": 3}, "model.head.members=3 needs a hidden layer"),
         ({"sources": True}, "model.head.sources=True needs a hidden layer"),
     ],

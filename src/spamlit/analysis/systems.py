@@ -108,7 +108,15 @@ SYSTEMS: Mapping[str, System] = _by_name(
         "best-alone",
         "spamlit",
         "the same without the supplement",
-        {"overrides": ("experiment=best", "data.extra=[]", "model.head.sources=false", "model.head.lean=0")},
+        {
+            "overrides": (
+                "experiment=best",
+                "data.extra=[]",
+                "model.head.sources=false",
+                "model.head.lean=0",
+                "model.head.joint=0",
+            )
+        },
         ONE,
         elsewhere=True,
     ),

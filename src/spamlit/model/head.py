@@ -24,6 +24,7 @@ class HeadSettings:
             within; None: the vector alone.
         sources: Whether each member has two experts, for messages like the data's own and for all, and a gate.
         lean: Log-odds by which the gate takes a message for one like the data's own rather than not.
+        joint: Weight of the expert for all messages where the gate is sure that a message is like the data's own.
 
     Raises:
         ValueError: Values that make no head.
@@ -35,6 +36,7 @@ class HeadSettings:
     spelling: int | None = None
     sources: bool = False
     lean: float = 0.0
+    joint: float = 0.0
 
     def __post_init__(self) -> None:
         for key, most in (("hidden", 1 << 14), ("members", 64), ("spelling", 1 << 16)):
@@ -47,8 +49,13 @@ class HeadSettings:
             raise ValueError(f"model.head.sources={self.sources!r:.40}: choose true or false")
         if not isinstance(self.lean, int | float) or not -50 <= self.lean <= 50:
             raise ValueError(f"model.head.lean={self.lean!r:.40}: choose log-odds from -50 to 50")
-        if self.lean and not self.sources:
-            raise ValueError(f"model.head.lean={self.lean} turns the gate of model.head.sources=true: give that too")
+        if not isinstance(self.joint, int | float) or not 0 <= self.joint < 1:
+            raise ValueError(f"model.head.joint={self.joint!r:.40}: choose a weight from 0 to below 1")
+        for key in ("lean", "joint"):
+            if getattr(self, key) and not self.sources:
+                raise ValueError(
+                    f"model.head.{key}={getattr(self, key)} turns the gate of model.head.sources=true: give that too"
+                )
         linear = {"members": 1, "dropout": 0.0, "spelling": None, "sources": False}
         changed = [key for key, value in linear.items() if getattr(self, key) != value]
         if self.hidden is None and changed:
@@ -185,7 +192,9 @@ class Perceptrons(nn.Module):
         if self.settings.sources:
             _, every, kind = outputs
             odds = kind[..., 1:] - kind[..., :1] - self.settings.lean  # of a message unlike the data's own
-            answer = torch.logaddexp(F.logsigmoid(-odds) + answer, F.logsigmoid(odds) + every.log_softmax(dim=-1))
+            joint = self.settings.joint + (1 - self.settings.joint) * odds.sigmoid()
+            own = math.log1p(-self.settings.joint) + F.logsigmoid(-odds)
+            answer = torch.logaddexp(own + answer, joint.log() + every.log_softmax(dim=-1))
         return answer.logsumexp(dim=0) - math.log(len(answer))
 
 

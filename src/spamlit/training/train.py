@@ -198,7 +198,7 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
 
 @torch.no_grad()
 def prepare_head(module: SpamModule, data: SMSDataModule) -> None:
-    """What a head of perceptrons knows before training: its spellings, what a gate counts, and what it reads is like."""
+    """What a head of perceptrons knows before training: spellings, what a gate counts, what its vectors are like."""
     classifier = module.classifier
     if not isinstance(classifier.head, Perceptrons):
         return
