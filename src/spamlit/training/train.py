@@ -26,6 +26,7 @@ from spamlit.training import record
 from spamlit.training.checkpoint import AtomicCheckpointIO
 from spamlit.training.checks import check
 from spamlit.training.decision import decide
+from spamlit.training.generated import make_writer
 from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
@@ -47,7 +48,7 @@ COMPARED = (
 )
 FINAL = ("val/f1", "val/accuracy", "test/f1", "test/accuracy", "reserve/fpr")
 """What TensorBoard's table of hyperparameters shows: it has room for few columns. Their tags are not the curves'."""
-RUN_KEYS = ("prefix_cache", "prefix_on_device", "prefix_limit_gb", "score_train", "reserve")
+RUN_KEYS = ("generated", "prefix_cache", "prefix_on_device", "prefix_limit_gb", "score_train", "reserve")
 """Keys of the group `data` that the recipe reads, not the data module."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
 
@@ -85,6 +86,7 @@ def train(cfg: DictConfig) -> Run:
         data.prepare_data()
         backbone = load_backbone(**plain(cfg.backbone), seed=cfg.seed)
     with timing("prepare"):
+        data.write = make_writer(cfg, backbone, data.tokenizer)
         data.setup()
         classifier = make_classifier(cfg, backbone)
         if trainer.is_global_zero:
