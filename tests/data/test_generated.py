@@ -79,3 +79,9 @@ def test_written_messages_join_the_training_split_that_they_imitate(tmp_path, ba
 def test_what_is_no_count_is_refused(count):
     with pytest.raises(ValueError, match=f"data.generated.spam={count}: expected how many messages, 0 or more"):
         check_generated({"spam": count, "ham": 0})
+
+
+@pytest.mark.parametrize("counts", [500, None, {"scam": 5}])
+def test_what_names_no_label_is_refused(counts):
+    with pytest.raises(ValueError, match=r"say how many of which label, as in data.generated.spam=500"):
+        check_generated(counts)

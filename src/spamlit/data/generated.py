@@ -23,12 +23,14 @@ SURE = 0.9
 """Probability, by the words, of the label that was asked for."""
 
 
-def check_generated(counts: Mapping[str, object]) -> None:
+def check_generated(counts: object) -> None:
     """Refuses what `data.generated` cannot be.
 
     Raises:
         ValueError: with the value and what to give.
     """
+    if not isinstance(counts, Mapping) or set(counts) - set(LABELS):
+        raise ValueError(f"data.generated={counts}: say how many of which label, as in data.generated.spam=500")
     for label, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ValueError(f"data.generated.{label}={count}: expected how many messages, 0 or more")

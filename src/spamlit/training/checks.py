@@ -17,7 +17,7 @@ from spamlit.model.lora import LoRA
 from spamlit.model.pooling import POOLINGS, READS_PADDING, read_layers
 from spamlit.model.weights import WEIGHTS
 from spamlit.training.optimizer import DECAYS
-from spamlit.training.settings import lora_settings, plain, threshold_policy, unsure_band, value
+from spamlit.training.settings import lora_settings, threshold_policy, unsure_band, value
 
 EXTRAS = ("wandb", "mlflow")
 """Loggers whose package is an extra of the same name."""
@@ -49,7 +49,7 @@ def check(cfg: DictConfig) -> None:
     check_normalisation(cfg.data.normalise)
     extra = cfg.data.extra
     check_additions(cfg.data.obfuscate, list(extra) if OmegaConf.is_list(extra) else extra)
-    check_generated(plain(cfg.data.generated))
+    check_generated(value(cfg.data, "generated"))
     _positive("optimizer.lr", cfg.optimizer.lr)
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")
