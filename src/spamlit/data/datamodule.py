@@ -18,10 +18,11 @@ from spamlit.assets import fetch
 from spamlit.data import sms
 from spamlit.data.additions import DISGUISED, check_additions, read_extra
 from spamlit.data.batch import Batch, Example, Messages, collate
+from spamlit.data.generated import GENERATED
 from spamlit.data.normalise import UNDONE, check_normalisation, normalise
 from spamlit.data.obfuscate import AUGMENTATIONS
 from spamlit.data.sampler import BatchSampler, Order, ResumableLoader, private_generator
-from spamlit.data.splits import Balance, Split, SplitName, Splits, check_choice, make_splits
+from spamlit.data.splits import Balance, Split, SplitName, Splits, Writer, check_choice, make_splits
 from spamlit.data.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["Batch", "SMSDataModule", "collate"]
@@ -37,8 +38,9 @@ class SMSDataModule(LightningDataModule):
     The training split decides ``max_length``; everything else is truncated to it too. Its disguised copies have no say:
     letters split or of other scripts take several tokens each, while batches, cache and predictions should pay for the
     length that messages have. A copy is cut where the same disguise will be cut when it comes to be classified.
+    Before `setup`, `write` may be given what adds generated messages to the training split (`splits.Writer`).
     After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give, and
-    `sources` (N,) of which training messages came from ``extra`` (1).
+    `sources` (N,) of which training messages came from ``extra`` (1); generated ones are like the data's own (0).
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).
@@ -120,6 +122,7 @@ class SMSDataModule(LightningDataModule):
         self.order_seed = seed if order_seed is None else order_seed
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.write: Writer | None = None
         self._ready = False
 
     @property
@@ -153,6 +156,7 @@ class SMSDataModule(LightningDataModule):
             fractions=self.fractions,
             seed=self.seed,
             extra=read_extra(self.extra) if self.extra else None,
+            write=self.write,
             copies=self.obfuscate,
             transforms=[name for name in AUGMENTATIONS if self.normalise == "none" or name not in UNDONE],
         )
@@ -166,7 +170,8 @@ class SMSDataModule(LightningDataModule):
         self._labels: dict[SplitName, list[int]] = {
             name: [sms.LABELS.index(label) for label in frame["label"]] for name, frame in frames.items()
         }
-        self.sources = torch.tensor((self.splits.train["id"] < 0).to_numpy(), dtype=torch.long)
+        train = self.splits.train
+        self.sources = torch.tensor(((train["id"] < 0) & (train["origin"] != GENERATED)).to_numpy(), dtype=torch.long)
         self.class_weights: Tensor | None = (
             balanced_weights(self._labels["train"]) if self.balance == "class_weights" else None
         )

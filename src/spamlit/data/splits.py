@@ -15,6 +15,7 @@ import pandas as pd
 
 from spamlit.assets import atomic_write
 from spamlit.data.additions import OWN, disguised_copies, new_messages
+from spamlit.data.generated import GENERATED
 from spamlit.data.obfuscate import AUGMENTATIONS
 from spamlit.data.sms import LABELS, with_groups
 
@@ -22,6 +23,8 @@ Split = Literal["grouped", "random", "challenge"]
 Balance = Literal["undersample", "oversample", "class_weights", "none"]
 SplitName = Literal["train", "validation", "test", "reserve"]
 
+Writer = Callable[[pd.DataFrame, Sequence[str]], pd.DataFrame]
+"""Writes messages (``label``, ``text``) like those of a training split (first); the texts are all that are known."""
 FITTED: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
@@ -30,8 +33,8 @@ class Splits:
     """Four message frames with the columns ``id``, ``label``, ``text``, ``group``.
 
     Attributes:
-        train: Messages to learn from, with a column ``origin`` more: ``source``, ``disguised``, or an extra source's
-            name; rows repeat where ``balance="oversample"`` repeats them.
+        train: Messages to learn from, with a column ``origin`` more: ``source``, ``generated``, ``disguised``, or an
+            extra source's name; rows repeat where ``balance="oversample"`` repeats them.
         validation: Messages to choose by.
         test: Messages to report on.
         reserve: Messages in no split whose group is in no split, one per group: what undersampling set aside.
@@ -68,6 +71,7 @@ def make_splits(
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 123,
     extra: pd.DataFrame | None = None,
+    write: Writer | None = None,
     copies: int = 0,
     transforms: Sequence[str] = tuple(AUGMENTATIONS),
 ) -> Splits:
@@ -88,6 +92,8 @@ def make_splits(
         seed: Decides everything that is drawn.
         extra: More messages to learn from (`additions.read_extra`). They join the training split, but for those whose
             group is anywhere in ``frame``; they are not undersampled, and oversampling counts them.
+        write: Adds messages of its own to the training split, which is all that it is shown to imitate. They join as
+            extra ones do.
         copies: How many disguised copies of each message join the training split; of extra messages none.
         transforms: What disguises them, of `obfuscate.AUGMENTATIONS`.
 
@@ -118,12 +124,21 @@ def make_splits(
     train = train.assign(origin=OWN)
     disguised = [disguised_copies(train, copies, transforms)] if copies else []
     added = [] if extra is None else [new_messages(extra, frame)]
+    if write is not None:
+        added.append(_written(write, train, pd.concat([frame, *added], ignore_index=True)))
     train = pd.concat([train, *added, *disguised], ignore_index=True)
     if balance == "oversample":
         train = _oversample(train, seed)
     splits = Splits(train, validation, test, reserve, dropped=len(frame) - len(pool))
     _check_classes(splits)
     return splits
+
+
+def _written(write: Writer, train: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """What ``write`` makes of the training split and nobody knows; ids below all others."""
+    written = write(train, known["text"].tolist()).reset_index(drop=True)
+    lowest = min(0, int(known["id"].min()))
+    return new_messages(written.assign(id=lowest - 1 - written.index, origin=GENERATED), known)
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
@@ -229,8 +244,8 @@ def write_splits(splits: Splits, folder: Path | str) -> list[Path]:
     ``train.csv`` says each row's ``origin`` as well.
 
     Texts are quoted, so that line breaks and quotes survive; `read_split` gives the same frame back. The id is that of
-    the source; -1, -2, … in extra sources; 10000 and more, by the number of messages, for disguised copies
-    (`additions.disguised_copies`).
+    the source; -1, -2, … in extra sources and for generated messages; 10000 and more, by the number of messages, for
+    disguised copies (`additions.disguised_copies`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

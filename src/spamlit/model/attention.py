@@ -195,6 +195,10 @@ class Attention(nn.Module):
                 if n_new > 1:
                     visible = keys.new_ones(n_new, n_past + n_new, dtype=torch.bool).tril(n_past)[None]  # (1, T, S+T)
             past[:] = keys, values
+        if past is not None and visible is None and queries.shape[1] == 1:
+            # Heads that share keys ask like so many positions: without a copy of the keys for each of them.
+            grouped = queries.view(len(queries), self.n_kv_head, -1, self.head_dim)  # (B, 1, H, D) -> (B, K, H/K, D)
+            return F.scaled_dot_product_attention(grouped, keys, values).reshape(len(queries), 1, -1)  # (B, 1, H*D)
         heads = F.scaled_dot_product_attention(
             queries.transpose(1, 2),  # (B, H, Q, D)
             keys,

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from spamlit.data.additions import check_additions
+from spamlit.data.generated import check_generated
 from spamlit.data.normalise import check_normalisation
 from spamlit.model.classifier import TRAINABLES, trained_blocks
 from spamlit.model.config import CONFIGS
@@ -48,6 +49,7 @@ def check(cfg: DictConfig) -> None:
     check_normalisation(cfg.data.normalise)
     extra = cfg.data.extra
     check_additions(cfg.data.obfuscate, list(extra) if OmegaConf.is_list(extra) else extra)
+    check_generated(value(cfg.data, "generated"))
     _positive("optimizer.lr", cfg.optimizer.lr)
     if not 0 <= cfg.scheduler.get("warmup", 0) < 1:
         raise ValueError(f"scheduler.warmup={cfg.scheduler.warmup} is not a share of the steps: choose 0 ≤ warmup < 1.")

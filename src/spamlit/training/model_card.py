@@ -16,6 +16,7 @@ import spamlit
 from spamlit.assets import ASSETS, sha256_file
 from spamlit.data.additions import extra_path
 from spamlit.data.datamodule import COLLECTION, SMSDataModule
+from spamlit.data.generated import GENERATED
 from spamlit.model.weights import weights_sha256
 from spamlit.training.intervals import Share, f1_interval, wilson
 from spamlit.training.module import Predictions, SpamModule
@@ -68,6 +69,7 @@ def model_card(cfg: DictConfig, module: SpamModule, data: SMSDataModule) -> str:
             "dropped": data.splits.dropped,
             "split": data.split,
             "balance": data.balance,
+            "generated": data.splits.origins().get(GENERATED, 0),
             "obfuscate": data.obfuscate,
             "extra": {source: sha256_file(extra_path(source)) for source in data.extra},
         },

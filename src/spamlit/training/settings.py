@@ -69,6 +69,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         for key, value in cfg[group].items():
             if isinstance(value, str | int | float | bool) and not str(key).startswith("_"):
                 chosen[f"{group}.{key}"] = value
+    chosen |= {f"data.generated.{label}": count for label, count in cfg.data.generated.items() if count}
     chosen["data.extra"] = ",".join(cfg.data.extra)
     if cfg.model.layers is not None:
         chosen["model.layers"] = ",".join(map(str, cfg.model.layers))

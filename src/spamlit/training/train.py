@@ -32,6 +32,7 @@ from spamlit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from spamlit.training.checks import check
 from spamlit.training.decision import decide
 from spamlit.training.divergence import told_by_id
+from spamlit.training.generated import make_writer
 from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
@@ -61,7 +62,7 @@ COMPARED = (
 )
 FINAL = ("val/f1", "val/accuracy", "test/f1", "test/accuracy", "reserve/fpr")
 """What TensorBoard's table of hyperparameters shows: it has room for few columns. Their tags are not the curves'."""
-RUN_KEYS = ("prefix_cache", "prefix_on_device", "prefix_limit_gb", "score_train", "reserve")
+RUN_KEYS = ("generated", "prefix_cache", "prefix_on_device", "prefix_limit_gb", "score_train", "reserve")
 """Keys of the group `data` that the recipe reads, not the data module."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test", "reserve")
 
@@ -99,6 +100,7 @@ def train(cfg: DictConfig) -> Run:
         data = make_data(cfg)
         data.prepare_data()
     with timing("prepare"):
+        data.write = make_writer(cfg, data.tokenizer)
         data.setup()  # first: it may refuse
     with timing("assets"):
         backbone = load_backbone(**plain(cfg.backbone), seed=cfg.seed)
