@@ -89,6 +89,18 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     Protocol("balanced", "Repeats grouped, ham undersampled", "grouped", "undersample", seeds=(0, 1, 2)),
 )
 
+WITHOUT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "alone",
+        "the same without the supplement",
+        ("data.extra=[]", "model.head.sources=false", "model.head.lean=0", "model.head.joint=0"),
+    ),
+    ("undisguised", "the same without disguised copies in training", ("data.obfuscate=0",)),
+    ("as-typed", "the same without normalisation", ("data.normalise=none",)),
+    ("generated", "the same with 500 spam messages that the backbone wrote", ("data.generated.spam=500",)),
+)
+"""What each part of the best recipe brings: it without that part, or with one that it does without."""
+
 SYSTEMS: Mapping[str, System] = _by_name(
     System("majority", "majority", "the more frequent class, always"),
     System("naive-bayes", "naive-bayes", "counts of words, multinomial naive Bayes"),
@@ -104,21 +116,9 @@ SYSTEMS: Mapping[str, System] = _by_name(
     System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE, 2),
     System("default", "spamlit", "spamlit's defaults: SmolLM2-135M, last block trained", {"overrides": ()}),
     System("best", "spamlit", "spamlit's `experiment=best`", {"overrides": ("experiment=best",)}, elsewhere=True),
-    System(
-        "best-alone",
-        "spamlit",
-        "the same without the supplement",
-        {
-            "overrides": (
-                "experiment=best",
-                "data.extra=[]",
-                "model.head.sources=false",
-                "model.head.lean=0",
-                "model.head.joint=0",
-            )
-        },
-        ONE,
-        elsewhere=True,
+    *(
+        System(f"best-{name}", "spamlit", about, {"overrides": ("experiment=best", *overrides)}, ONE, 1, elsewhere=True)
+        for name, about, overrides in WITHOUT
     ),
 )
 
