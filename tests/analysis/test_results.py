@@ -102,6 +102,12 @@ def test_what_is_asked_elsewhere_is_on_the_page(finished: Path, collection: Path
     assert f"| tiny | dev | 1 | {(1 + recall - fpr) / 2:.3f} | {recall:.3f} | {fpr:.3f} |" in page
     lost = 100 * (said["disguised"]["leet"]["recall_before"] - said["disguised"]["leet"]["recall_after"])
     assert f"| leet | {lost:.2f} | {100 * said['disguised']['leet']['fpr_after']:.2f} |" in page
+    [part] = [
+        line
+        for line in page.splitlines()
+        if line.startswith("| tiny | 0.") and f" {(1 + recall - fpr) / 2:.3f} |" in line
+    ]
+    assert f" {100 * said['disguised']['mean']['fpr_after']:.2f} |" in part
     assert page.count("| tiny | precision 0.99 |") == page.count("| tiny | fpr 0.005 |") == 1
     assert not (finished / "raw" / "tiny" / "0" / generalisation.FILE).exists()
 

@@ -27,6 +27,14 @@ SENTENCES = {
     "Salut, tu viens ce soir ?": "ham",
 }
 """What the published classifiers get wrong, or a first user types."""
+PARTS = (
+    "`dev`, balanced accuracy",
+    "`final`",
+    "`final`, look-alike ham taken for spam",
+    "recall lost to disguise, points",
+    "disguised ham taken for spam, %",
+)
+"""Heads of `part_row`."""
 CHALLENGE = ("balanced_accuracy", "recall", "fpr", "lookalike_fpr", "chat_fpr")
 
 
@@ -57,8 +65,8 @@ def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) 
 
 
 def read(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What `measure` wrote, of every folder that has it."""
-    return [read_json(folder / FILE) for folder in folders if (folder / FILE).is_file()]
+    """What `measure` wrote into each folder."""
+    return [read_json(folder / FILE) for folder in folders]
 
 
 def challenge_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
@@ -67,6 +75,19 @@ def challenge_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[s
         [system, half, str(len(each)), *(_spread([one["challenge"][half][name] for one in each]) for name in CHALLENGE)]
         for system, each in found.items()
         for half in get_args(Half)
+    ]
+
+
+def part_row(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Of one system, means over its seeds: as `PARTS` says."""
+    dev, final = ([one["challenge"][half] for one in found] for half in get_args(Half))
+    disguised = [one["disguised"][MEAN] for one in found]
+    return [
+        f"{fmean(one['balanced_accuracy'] for one in dev):.3f}",
+        f"{fmean(one['balanced_accuracy'] for one in final):.3f}",
+        f"{fmean(one['lookalike_fpr'] for one in final):.3f}",
+        f"{100 * fmean(one['recall_before'] - one['recall_after'] for one in disguised):.2f}",
+        f"{100 * fmean(one['fpr_after'] for one in disguised):.2f}",
     ]
 
 

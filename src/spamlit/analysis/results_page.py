@@ -141,16 +141,28 @@ def _leak(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, An
 
 def _elsewhere(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any] | None:
     """Of the systems that were asked about other messages; the last part is of the first of them."""
-    found = {}
-    for name, outcome in protocols.get(ONE[0], {}).items():
-        if each := generalisation.read([cell.folder for cell in outcome.cells.values()]):
-            found[name] = each
-    if not found:
+    asked = {name: outcome for name, outcome in protocols.get(ONE[0], {}).items() if outcome.system.elsewhere}
+    if not asked:
         return None
+    found = {name: _said(outcome) for name, outcome in asked.items()}
+    seeds = set.intersection(*(set(outcome.cells) for outcome in asked.values()))
+    shared = {name: outcome.of(seeds) for name, outcome in asked.items()} if seeds else {}
     first = next(iter(found))
     columns = ["balanced accuracy", "recall", "false positives", "of look-alike ham", "of chat"]
     return {
         "system": first,
+        "seeds": sorted(seeds),
+        "parts": markdown(
+            ["system", "F1", "AUPRC", *generalisation.PARTS],
+            [
+                [
+                    name,
+                    *(f"{fmean(each.values(metric)):.3f}" for metric in ("f1", "auprc")),
+                    *generalisation.part_row(_said(each)),
+                ]
+                for name, each in shared.items()
+            ],
+        ),
         "challenge": markdown(["system", "half", "seeds", *columns], generalisation.challenge_rows(found)),
         "categories": markdown(["category", "messages", "wrong"], generalisation.category_rows(found[first], "final")),
         "disguised": markdown(
@@ -159,6 +171,10 @@ def _elsewhere(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[st
         "changed": markdown(["change", "ham that became spam, %"], generalisation.change_rows(found[first])),
         "sentences": markdown(["message", "is", *found], generalisation.sentence_rows(found)),
     }
+
+
+def _said(outcome: tables.Outcome) -> list[dict[str, Any]]:
+    return generalisation.read([cell.folder for cell in outcome.cells.values()])
 
 
 def _targets(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:

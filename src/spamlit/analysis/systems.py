@@ -114,8 +114,14 @@ SYSTEMS: Mapping[str, System] = _by_name(
     System("minilm", "encoder", "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained"),
     System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}, ONE, 1),
     System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE, 2),
-    System("default", "spamlit", "spamlit's defaults: SmolLM2-135M, last block trained", {"overrides": ()}),
     System("best", "spamlit", "spamlit's `experiment=best`", {"overrides": ("experiment=best",)}, elsewhere=True),
+    System(
+        "default",
+        "spamlit",
+        "spamlit's defaults: SmolLM2-135M, last block trained",
+        {"overrides": ()},
+        elsewhere=True,
+    ),
     *(
         System(f"best-{name}", "spamlit", about, {"overrides": ("experiment=best", *overrides)}, ONE, 1, elsewhere=True)
         for name, about, overrides in WITHOUT
