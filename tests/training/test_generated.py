@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.synthetic import SPAM, byte_tokenizer, messages
 
+from spamlit.assets import cache_dir
 from spamlit.data.splits import read_split
 from spamlit.model.gpt import CONFIGS, GPT
 from spamlit.training import generated
@@ -48,8 +49,13 @@ def test_generated_messages_are_learned_from_and_written_once(run, prompts):
     calls = len(prompts)
     assert run(*wanted, folder="b").metrics == done.metrics
     assert len(prompts) == calls
+    [kept] = (cache_dir() / "generated").glob("*.json")
+    kept.write_text(kept.read_text().replace("spam", "span", 1))
+    assert run(*wanted, folder="healed").metrics == done.metrics
+    healed = len(prompts)
+    assert healed == 2 * calls
     other = run(*wanted, "seed=7", folder="c")
-    assert len(prompts) > calls
+    assert len(prompts) > healed
     assert not set(read_split(other.folder / "train.csv").query("origin == 'generated'")["text"]) & set(new["text"])
 
 

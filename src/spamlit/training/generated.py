@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from spamlit.assets import atomic_write, cache_dir
+from spamlit.assets import cache_dir
 from spamlit.data.generated import GENERATED, NaiveBayes, NewAndFitting, make_prompt, one_line
 from spamlit.data.splits import Writer
 from spamlit.data.tokenizer import Tokenizer
@@ -31,6 +31,7 @@ from spamlit.model.gpt import GPT
 from spamlit.model.weights import load_backbone, weights_sha256
 from spamlit.training.prefix_stores import PREFIX_DTYPES
 from spamlit.training.progress import track
+from spamlit.training.run_folder import read_json, write_json
 from spamlit.training.settings import plain
 
 log = logging.getLogger(__name__)
@@ -64,15 +65,16 @@ def make_writer(cfg: DictConfig, tokenizer: Tokenizer) -> Writer | None:
     def write(train: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame:
         rows = [*train[["label", "text"]].itertuples(index=False, name=None)]
         content = json.dumps([settings, rows, list(known)], sort_keys=True).encode()
-        path = cache_dir() / GENERATED / f"{hashlib.sha256(content).hexdigest()[:24]}.csv"
+        path = cache_dir() / GENERATED / f"{hashlib.sha256(content).hexdigest()[:24]}.json"
         path.parent.mkdir(exist_ok=True)
         with FileLock(f"{path}.lock"):  # of several processes one writes
-            if not path.is_file():
+            if (written := _kept(path)) is None:
                 backbone = load_backbone(**plain(cfg.backbone), seed=cfg.seed)
                 with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                     written = write_messages(backbone, tokenizer, train, known, counts, seed=cfg.data.seed)
-                _keep(written, path)
-            return pd.read_csv(path, keep_default_na=False, dtype=str)
+                new = written.to_numpy().tolist()
+                write_json(path, {"sha256": _digest(new), "messages": new})
+            return written
 
     return write
 
@@ -135,6 +137,15 @@ def _candidates(backbone: GPT, tokenizer: Tokenizer, shown: Sequence[str], seed:
         yield from (one_line(tokenizer.decode(ids)) if len(ids) < MAX_TOKENS else "" for ids in written)
 
 
-def _keep(written: pd.DataFrame, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        written.to_csv(temporary, index=False)
+def _kept(path: Path) -> pd.DataFrame | None:
+    """What was written before; None where nothing was, or where it is damaged."""
+    try:
+        content = read_json(path)
+        rows = content["messages"]
+        return pd.DataFrame(rows, columns=["label", "text"]) if _digest(rows) == content["sha256"] else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _digest(rows: list[list[str]]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
