@@ -16,6 +16,7 @@ from spamlit.training.checks import check
 from spamlit.training.decision import Decision, decide
 from spamlit.training.metrics import METRICS
 from spamlit.training.module import SpamModule
+from spamlit.training.train import make_trainer
 
 
 def same(first, second, tolerance=1e-5, but=()):
@@ -306,11 +307,19 @@ def test_what_joined_the_training_split_is_told_and_predicted(run, tmp_path):
         ("data.obfuscate=-2", "data.obfuscate=-2"),
         ("data.extra=modern", r"data.extra=modern: expected a list"),
         ("data.extra=[no/such.csv]", "no/such.csv .*is not a file"),
+        ("model.ignore_index=0", "model.ignore_index=0 leaves all ham out"),
     ],
 )
-def test_nonsense_about_the_text_is_refused_before_anything_is_loaded(config, override, message):
+def test_nonsense_about_the_messages_is_refused_before_anything_is_loaded(config, override, message):
     with pytest.raises(ValueError, match=message):
         check(config(override))
+
+
+def test_a_callback_that_is_null_is_none(config):
+    with_null, plain = (
+        [type(callback) for callback in make_trainer(config(*more)).callbacks] for more in (["callbacks.last=null"], [])
+    )
+    assert len(with_null) == len(plain) - 1
 
 
 def test_class_weights_and_gradient_accumulation_run(run):

@@ -162,10 +162,11 @@ def make_data(cfg: DictConfig) -> SMSDataModule:
 
 def make_trainer(cfg: DictConfig) -> Trainer:
     """The Lightning trainer with the configured callbacks and loggers (`~logger`: none)."""
-    callbacks: list[Callback] = [
-        hydra.utils.instantiate(each) for each in (OmegaConf.select(cfg, "callbacks") or {}).values()
-    ]
-    loggers = [hydra.utils.instantiate(each) for each in (OmegaConf.select(cfg, "logger") or {}).values()]
+    callbacks: list[Callback]
+    callbacks, loggers = (
+        [hydra.utils.instantiate(each) for each in (OmegaConf.select(cfg, group) or {}).values() if each is not None]
+        for group in ("callbacks", "logger")
+    )
     trainer: Trainer = hydra.utils.instantiate(
         cfg.trainer,
         callbacks=callbacks,
