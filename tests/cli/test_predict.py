@@ -114,6 +114,7 @@ def test_what_is_not_installed_is_named(finished: Path, table: Path, monkeypatch
         (["--input", "-"], "standard input: the name does not say the format"),
         (["--input", "-", "--input", "mine.csv"], "standard input comes alone"),
         (["--input", "mine.csv", "--output", "out.jsonl"], "the name says jsonl, and the input is csv"),
+        (["--input", "mine.csv", "--output", "out.xlsx"], "--output out.xlsx: .xlsx is none of .csv"),
         (["--input", "mine.csv", "--output", "mine.csv", "--column", "message"], "--output mine.csv is the input"),
         (["--input", "mine.csv", "--output", "gone/out.csv"], "there is no folder gone"),
         (["--input", "mine.csv", "--format", "parquet"], "Parquet is not for standard output"),

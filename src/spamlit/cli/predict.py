@@ -131,6 +131,7 @@ def _show(texts: tuple[str, ...], options: Options, *, percent: bool) -> None:
 
 def _label(inputs: tuple[str, ...], output: str, kind: str | None, options: Options, *, workers: int | None) -> None:
     from spamlit.inference.labelling import check_target, find_sources, label_file, tell_kind
+    from spamlit.inference.tables import SUFFIXES, kind_of
     from spamlit.training.run_folder import find_bundle
 
     find_bundle(options.run)  # before anything is read
@@ -146,6 +147,11 @@ def _label(inputs: tuple[str, ...], output: str, kind: str | None, options: Opti
             raise click.UsageError(f"--output {output}: several files, or the Ray engine, need a folder to write to.")
         _label_folder(sources, target, kind, options, workers)
         return
+    if target and target.suffix and not (kind or kind_of(target)):
+        endings = " ".join(SUFFIXES)
+        raise click.UsageError(
+            f"--output {output}: {target.suffix} is none of {endings}; choose one, or give --format."
+        )
     source = sources[0] if sources else None
     chosen = tell_kind(kind, *filter(None, (source, target)))
     check_target(source, target, chosen, options.columns)
