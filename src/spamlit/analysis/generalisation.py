@@ -18,7 +18,7 @@ from spamlit.analysis.statistics import mean_interval
 from spamlit.training.run_folder import read_json, write_json
 
 FILE = "generalisation.json"
-MOST_HAM = 250
+MOST_HAM = 100
 """Of the test split's ham that is disguised: nine times as many messages are to be classified."""
 SENTENCES = {
     "Congratulations! You've won a free ticket. Call now!": "spam",
