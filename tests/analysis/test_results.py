@@ -70,7 +70,7 @@ def test_every_system_is_tested_on_the_same_messages(finished: Path) -> None:
             parts = {name: rows[["id", "label"]].sort_values("id") for name, rows in table.groupby("split")}
             keys.append({name: rows.to_numpy().tolist() for name, rows in parts.items()})
         assert all(each == keys[0] for each in keys)
-        assert ("reserve" in keys[0]) == (protocol == "balanced")
+        assert ("reserve" in keys[0]) == (protocol in ("balanced", "published"))
 
 
 def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_path: Path, with_tiny: None) -> None:

@@ -71,7 +71,7 @@ class System:
     kind: Kind
     about: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    protocols: tuple[str, ...] = ("grouped", "raw", "balanced")
+    protocols: tuple[str, ...] = ("grouped", "raw", "balanced", "published")
     repeats: int | None = None
     elsewhere: bool = False
 
@@ -87,6 +87,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     Protocol("grouped", "Repeats grouped, natural prevalence", "grouped", "none", seeds=(0, 1, 2, 3, 4)),
     Protocol("raw", "Raw rows, natural prevalence", "random", "none", seeds=(0, 1, 2, 3, 4)),
     Protocol("balanced", "Repeats grouped, ham undersampled", "grouped", "undersample", seeds=(0, 1, 2)),
+    Protocol("published", "As published: raw rows, ham undersampled", "random", "undersample", seeds=(0, 1, 2)),
 )
 
 WITHOUT: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -11,7 +11,7 @@ OUTPUTS = Path("outputs/results")
 
 @click.command()
 @click.option("--systems", help="Comma-separated names; default: all.")
-@click.option("--protocols", help="grouped, raw, balanced; default: all.")
+@click.option("--protocols", help="grouped, raw, balanced, published; default: all.")
 @click.option("--seeds", help="Of the splits, as 0,1; default: all of a protocol.")
 @click.option("--report", is_flag=True, help="Run nothing; write the page from what has finished.")
 @click.option("--list", "listing", is_flag=True, help="Say what has finished and what has not; run nothing.")
