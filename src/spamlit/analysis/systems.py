@@ -115,7 +115,7 @@ SYSTEMS: Mapping[str, System] = _by_name(
     System("minilm", "encoder", "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained"),
     System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}, ONE, 1),
     System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE, 2),
-    System("best", "spamlit", "spamlit's `experiment=best`", {"overrides": ("experiment=best",)}, elsewhere=True),
+    System("best", "spamlit", "spamlit's experiment=best", {"overrides": ("experiment=best",)}, elsewhere=True),
     System(
         "default",
         "spamlit",
