@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from spamlit.data.additions import check_additions
 from spamlit.data.generated import check_generated
 from spamlit.data.normalise import check_normalisation
-from spamlit.data.sms import LABELS
 from spamlit.model.classifier import TRAINABLES, trained_blocks
 from spamlit.model.config import CONFIGS
 from spamlit.model.lora import LoRA
@@ -39,11 +38,6 @@ def check(cfg: DictConfig) -> None:
     trained_blocks(cfg.model.trainable, cfg.model.last_k, backbone.n_layer)
     _choice("model.pooling", cfg.model.pooling, POOLINGS)
     _check_layers(value(cfg.model, "layers"), backbone.n_layer)
-    if cfg.model.ignore_index in (0, 1):
-        raise ValueError(
-            f"model.ignore_index={cfg.model.ignore_index} leaves all {LABELS[cfg.model.ignore_index]} out of the loss: "
-            "choose null, or a value that is no label."
-        )
     _choice("evaluate", cfg.evaluate, ("best", "last"))
     _choice("backbone.weights", cfg.backbone.weights, WEIGHTS)
     _choice("optimizer.decay", cfg.optimizer.get("decay", "all"), DECAYS)

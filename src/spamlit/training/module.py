@@ -138,12 +138,12 @@ class SpamModule(LightningModule):
         self._right = []
 
     def _global_weight(self, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """Weight of the global batch's rows by processes: the divisor that keeps DDP exact."""
+        """Weight of the global batch's rows by processes: the divisor that keeps DDP exact; 1 where no row counts."""
         real = labels[labels != IGNORED]
         weight = real.new_tensor(real.numel(), dtype=torch.float32) if weights is None else weights[real].sum()
         if self.trainer.world_size > 1:
             weight = self.trainer.strategy.reduce(weight, reduce_op="sum") / self.trainer.world_size
-        return weight
+        return torch.where(weight > 0, weight, 1.0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         keep = batch.labels != IGNORED
