@@ -75,7 +75,7 @@ def test_the_temperature_recovers_what_was_divided_away():
 
 def test_files(splits, tmp_path: Path):
     result = tfidf_svm(splits, 0, characters=False)
-    write_predicted(splits, result, tmp_path / "out")
+    write_predicted(splits, result, tmp_path / "out", "sms")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(table.columns) == ["id", "label", "split", "probability"]
     assert table["split"].value_counts().to_dict() == {

@@ -4,22 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spamlit.analysis.figures import before_temperature, reliability, reliability_figure
+from spamlit.analysis.figures import before_temperature, reliability_figure
 
 RNG = np.random.default_rng(0)
 PROBABILITY = RNG.uniform(size=2_000)
 SPAM = (RNG.uniform(size=2_000) < PROBABILITY).astype(float)
 ROWS = pd.DataFrame({"label": np.where(SPAM == 1, "spam", "ham"), "probability": PROBABILITY})
-
-
-def test_true_probabilities_lie_on_the_diagonal() -> None:
-    bins = reliability(PROBABILITY, SPAM)
-    assert bins["n"].tolist() == [200] * 10
-    assert bins["share"].tolist() == pytest.approx(bins["probability"].tolist(), abs=0.1)
-
-
-def test_fewer_messages_than_bins_are_a_bin_each() -> None:
-    assert reliability(np.array([0.3, 0.1]), np.array([1.0, 0.0]))["probability"].tolist() == [0.1, 0.3]
 
 
 def test_temperature_is_undone() -> None:
@@ -35,3 +25,10 @@ def test_both_are_drawn_where_a_temperature_was_chosen(temperature: float, lines
     errors = [float(line.get_label().split("error ")[1].rstrip(")")) for line in axes.lines[1:]]
     assert errors[0] < 0.05
     assert temperature == 1 or errors[1] > 0.1
+
+
+def test_the_order_of_equal_probabilities_plays_no_part() -> None:
+    rows = pd.DataFrame({"label": ["spam"] * 45 + ["ham"] * 55, "probability": 0.45})
+    [axes] = reliability_figure(rows, 1.0).axes
+    assert axes.lines[1].get_label() == "as decided (error 0.000)"
+    assert set(axes.lines[1].get_ydata().tolist()) == {0.45}

@@ -42,6 +42,16 @@ def test_what_is_written_is_what_was_answered(folders):
     assert found["changed"]["names"]["to_spam"] == 0
 
 
+def test_a_name_that_makes_spam_is_counted(tmp_path):
+    ham = pd.DataFrame([("ham", f"Anna will be there at {n}") for n in range(100)], columns=["label", "text"])
+    scores = lambda texts: [0.9 if "Anna" not in text else 0.1 for text in texts]  # noqa: E731
+    generalisation.measure(scores, 0.5, pd.concat([ham, TEST[TEST["label"] == "spam"]]), tmp_path)
+    [found] = generalisation.read([tmp_path])
+    share = found["changed"]["names"]["to_spam"]
+    assert share > 0.5
+    assert ["names", f"{100 * share:.2f}"] in generalisation.change_rows([found])
+
+
 def test_lines_are_means_over_the_seeds(folders):
     found = {"words": generalisation.read(folders)}
     dev, final = generalisation.challenge_rows(found)

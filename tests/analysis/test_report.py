@@ -13,7 +13,8 @@ from tests.runs import tiny_run
 
 from spamlit.analysis import report as module
 from spamlit.analysis.figures import curves_figure, read_scalars
-from spamlit.analysis.report import write_report
+from spamlit.analysis.report import judged, write_report
+from spamlit.data.additions import disguised_copies
 from spamlit.model.bundle import read_settings
 from spamlit.training.metrics import METRICS
 
@@ -179,3 +180,16 @@ def test_a_browser_shows_it_and_runs_none_of_the_messages(run: Path, tmp_path: P
 
 def test_a_run_without_logger_has_a_report(tmp_path: Path) -> None:
     assert "misclassified" in page(tiny_run(tmp_path / "run", "~logger", "data.reserve=false").folder)
+
+
+def test_each_message_is_judged_once_and_copies_are_none() -> None:
+    train = pd.DataFrame({"id": [2, 2, 1], "label": "spam", "text": "Win", "group": [0, 0, 1], "origin": "source"})
+    train = pd.concat([train, disguised_copies(train, 1, ["leet"])])
+    test = pd.DataFrame({"id": [3], "label": "ham", "text": "Hello", "group": 2})
+    said = pd.concat([train.assign(split="train"), test.assign(split="test")]).assign(probability=0.5)
+    found = judged({"train": train, "test": test}, said)
+    assert found[["id", "split", "probability"]].to_numpy().tolist() == [
+        [2, "train", 0.5],
+        [1, "train", 0.5],
+        [3, "test", 0.5],
+    ]

@@ -86,7 +86,10 @@ def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_
     assert f"{mean:.4f}" in page
     for title in ("## Repeats grouped, natural", "## Raw rows", "## What repeats are worth", "## Speed", "## Errors"):
         assert title in page
-    assert "| tiny | validation | 1 |" in page  # compared on the seed that both have
+    for policy in (VALIDATION, OWN):
+        lexical = {name: outcome(finished, collection, "grouped", name, policy) for name in QUICK}
+        baseline = results_tables.strongest(lexical)
+        assert f"| tiny | {policy} | {baseline} | 1 |" in page  # compared on the seed that both have
     assert "nan" not in page
     assert "None" not in page
     lines = page.splitlines()
@@ -157,6 +160,40 @@ def test_another_run_in_the_folder_is_not_taken_for_ours(finished: Path, collect
         _ = Cell(PROTOCOLS["raw"], other, 0, finished, str(collection)).done
 
 
+def test_baselines_of_another_source_are_not_taken_for_ours(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"naive-bayes/0 is of .*sms, not of .*mine\.csv: choose another --folder"):
+        _ = Cell(PROTOCOLS["raw"], SYSTEMS["naive-bayes"], 0, finished, str(tmp_path / "mine.csv")).done
+
+
+@pytest.mark.parametrize(
+    ("seed", "changed", "named"),
+    [
+        ({"optimizer.lr": 1, "seed": 1}, {}, None),
+        ({"optimizer.lr": 2, "seed": 1}, {}, "optimizer.lr"),
+        ({"optimizer.lr": 1, "seed": 1, "data.obfuscate": 1}, {"extra": {"modern": "b"}}, "data.obfuscate, extra"),
+    ],
+)
+def test_seeds_of_two_recipes_are_not_averaged(seed: dict, changed: dict, named: str | None) -> None:
+    records = [{"hyperparameters": {"optimizer.lr": 1, "seed": 0}, "data": {"sha256": "a", "extra": {"modern": "a"}}}]
+    records.append({"hyperparameters": seed, "data": records[0]["data"] | changed})
+    found = [
+        SimpleNamespace(
+            done=True,
+            protocol=PROTOCOLS["raw"],
+            system=TINY,
+            seed=number,
+            folder=f"raw/tiny/{number}",
+            record=lambda record=record: record,
+        )
+        for number, record in enumerate(records)
+    ]
+    if named is None:
+        assert list(outcomes(found, OWN)["raw"]["tiny"].cells) == [0, 1]
+        return
+    with pytest.raises(ValueError, match=rf"raw/tiny/1 was made otherwise than seed 0 \({named}\): move one away"):
+        outcomes(found, OWN)
+
+
 def test_a_stopped_run_goes_on_and_a_failed_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = Cell(PROTOCOLS["grouped"], TINY, 2, tmp_path)
     asked: list[list[str]] = []
@@ -186,6 +223,7 @@ def written(root: Path, collection: Path, protocol: str, right) -> Cell:
         frames.append(frame.assign(split=name, probability=((frame["label"] == "spam") == correct) * 0.8 + 0.1))
     cell.folder.mkdir(parents=True)
     pd.concat(frames)[["id", "label", "split", "probability"]].to_csv(cell.folder / "predictions.csv", index=False)
+    (cell.folder / "run.json").write_text(json.dumps({"source": str(collection)}))
     (cell.folder / "metrics.json").write_text("{}")
     return cell
 

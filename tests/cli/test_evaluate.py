@@ -57,6 +57,13 @@ def test_a_user_s_table_with_its_own_columns_and_labels(finished: Path, tmp_path
     assert "Mine: 4 messages" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_table_called_like_a_split_is_not_that_split(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / "test.csv", tmp_path / "test.csv")
+    assert evaluate(finished, "--input", str(tmp_path / "test.csv"), "--text-column", "text").exit_code == 0
+    found = pd.read_csv(finished / "evaluation" / "input-test" / "predictions.csv")
+    assert set(found["split"]) == {"input-test"}
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [

@@ -15,6 +15,7 @@ from spamlit.training.decision import (
     decide,
     fit_temperature,
     read_policy,
+    reliability,
 )
 
 
@@ -165,6 +166,18 @@ def test_the_threshold_is_one_for_calibrated_probabilities():
     assert torch.equal(taken, plain.probability(logits) >= plain.threshold)  # the order of scores is the same
     assert decision.threshold < plain.threshold
     assert decide(logits, labels, "argmax", calibrate=False) == Decision()
+
+
+def test_true_probabilities_are_the_share_of_spam_in_every_bin():
+    logits, labels = drawn(2_000)
+    bins = reliability(Decision().probability(logits), labels)
+    assert bins.n.tolist() == [200] * 10
+    assert bins.share.tolist() == pytest.approx(bins.probability.tolist(), abs=0.1)
+
+
+def test_fewer_messages_than_bins_are_a_bin_each():
+    bins = reliability(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]))
+    assert (bins.probability.tolist(), bins.share.tolist(), bins.n.tolist()) == ([0.25, 0.75], [0.0, 1.0], [1, 1])
 
 
 def test_calibration_error_and_brier_score_do_not_depend_on_the_order_of_rows():

@@ -12,6 +12,7 @@ from spamlit.analysis.resampling import bounds, resampled
 from spamlit.analysis.scores import METRICS, scores
 from spamlit.analysis.statistics import Share, wilson
 from spamlit.assets import atomic_write
+from spamlit.data.additions import undisguised
 from spamlit.data.splits import FITTED, read_split
 from spamlit.inference.predictor import Predictor
 from spamlit.training.run_folder import write_json
@@ -60,10 +61,10 @@ def evaluate(
 def other_messages(bundle: Path, but: str | None = None) -> pd.DataFrame:
     """The messages of the run that a bundle belongs to, with ``split``, without those of the split `but`.
 
-    No rows where the bundle stands alone.
+    No rows where the bundle stands alone; no disguised copies.
     """
     frames = [
-        read_split(path).assign(split=split)
+        undisguised(read_split(path)).assign(split=split)
         for split in FITTED
         if split != but and (path := bundle.parent / f"{split}.csv").is_file()
     ]

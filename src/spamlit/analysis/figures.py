@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-BINS = 10
-"""Of the reliability diagram: of equally many messages each."""
+from spamlit.training.decision import reliability
+
 Scalars = dict[str, tuple[list[int], list[float]]]
 """Steps and values by name."""
 
@@ -76,32 +76,18 @@ def reliability_figure(rows: pd.DataFrame, temperature: float) -> Figure:
     figure = Figure(figsize=(3.2, 3.0), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle=":")
-    spam = (rows["label"] == "spam").to_numpy(dtype="float64")
+    spam = torch.from_numpy((rows["label"] == "spam").to_numpy(dtype="int64"))
     probability = rows["probability"].to_numpy(dtype="float64")
     drawn = [("as decided", "o-", probability)]
     if temperature != 1:
         drawn.append(("before temperature", "s--", before_temperature(probability, temperature)))
     for name, style, values in drawn:
-        bins = reliability(values, spam)
-        error = float((bins["n"] * (bins["probability"] - bins["share"]).abs()).sum() / len(rows))
-        axes.plot(bins["probability"], bins["share"], style, markersize=4, label=f"{name} (error {error:.3f})")
+        bins = reliability(torch.tensor(values), spam)
+        label = f"{name} (error {bins.error:.3f})"
+        axes.plot(bins.probability, bins.share, style, markersize=4, label=label)
     axes.set(xlabel="spam probability", ylabel="share of spam", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(loc="upper left", fontsize="small")
     return figure
-
-
-def reliability(probability: np.ndarray, spam: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """Mean probability, share of spam and number of messages in each bin, by rising probability.
-
-    >>> reliability(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0, 1, 0, 1]), bins=2)
-       probability  share  n
-    0         0.15    0.0  2
-    1         0.85    1.0  2
-    """
-    order = np.argsort(probability, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    rows = [(probability[part].mean(), spam[part].mean(), len(part)) for part in parts]
-    return pd.DataFrame(rows, columns=["probability", "share", "n"])
 
 
 def before_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:

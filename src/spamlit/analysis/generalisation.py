@@ -71,11 +71,12 @@ def read(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def challenge_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
     """A line a system and half: the seeds, and `CHALLENGE`, means over seeds with Student's interval."""
-    return [
-        [system, half, str(len(each)), *(_spread([one["challenge"][half][name] for one in each]) for name in CHALLENGE)]
-        for system, each in found.items()
-        for half in get_args(Half)
-    ]
+    lines = []
+    for system, each in found.items():
+        for half in get_args(Half):
+            means = [mean_interval([one["challenge"][half][name] for one in each]) for name in CHALLENGE]
+            lines.append([system, half, str(len(each)), *(mean.shown(3) for mean in means)])
+    return lines
 
 
 def part_row(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -104,14 +105,15 @@ def disguise_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     for name in (*(name for name in found[0]["disguised"] if name != MEAN), MEAN):
         each = [one["disguised"][name] for one in found]
         lost = [100 * (one["recall_before"] - one["recall_after"]) for one in each]
-        rows.append([str(name), _spread(lost, 2), _spread([100 * one["fpr_after"] for one in each], 2)])
+        alarms = [100 * one["fpr_after"] for one in each]
+        rows.append([str(name), *(mean_interval(values).shown(2) for values in (lost, alarms))])
     return rows
 
 
 def change_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A line a harmless change of one system: ham that became spam, in per cent."""
-    names = found[0]["changed"]
-    return [[str(name), _spread([100 * one["changed"][name]["to_spam"] for one in found], 2)] for name in names]
+    shares = {name: [100 * one["changed"][name]["to_spam"] for one in found] for name in found[0]["changed"]}
+    return [[str(name), mean_interval(values).shown(2)] for name, values in shares.items()]
 
 
 def sentence_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
@@ -121,8 +123,3 @@ def sentence_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[st
         said = {system: [one["sentences"][text] for one in each] for system, each in found.items()}
         rows.append([text, label, *(f"{fmean(p):.3f} ({min(p):.3f} to {max(p):.3f})" for p in said.values())])
     return rows
-
-
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    mean, half = mean_interval(values)
-    return f"{mean:.{digits}f}" + ("" if pd.isna(half) else f" ± {half:.{digits}f}")

@@ -55,8 +55,8 @@ def predicted(
     return Predicted(found, trained - start, tested - trained, chosen or {})
 
 
-def write_predicted(splits: Splits, result: Predicted, folder: Path) -> None:
-    """predictions.csv as a run of spamlit has it, run.json (what was chosen) and, last, metrics.json."""
+def write_predicted(splits: Splits, result: Predicted, folder: Path, source: str) -> None:
+    """predictions.csv as a run of spamlit has it, run.json (source, choices) and, last, metrics.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
         split: frame[["id", "label"]].assign(split=split, probability=result.probabilities[split])
@@ -73,5 +73,5 @@ def write_predicted(splits: Splits, result: Predicted, folder: Path) -> None:
         "predict_seconds": result.predict_seconds,
         "messages_per_second": len(splits.test) / result.predict_seconds,
     }
-    write_json(folder / "run.json", {"chosen": dict(result.chosen), "counts": splits.counts()})
+    write_json(folder / "run.json", {"source": source, "chosen": dict(result.chosen), "counts": splits.counts()})
     write_json(folder / "metrics.json", metrics)

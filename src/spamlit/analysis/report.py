@@ -20,6 +20,7 @@ from spamlit.analysis.label_errors import suspected_labels
 from spamlit.analysis.mistakes import Explainer, described, mistakes
 from spamlit.analysis.slices import slices
 from spamlit.assets import atomic_write
+from spamlit.data.additions import undisguised
 from spamlit.data.splits import FITTED, SplitName, read_split
 from spamlit.inference.predictor import Predictor
 from spamlit.model.bundle import read_settings
@@ -97,9 +98,13 @@ def with_text(predictions: pd.DataFrame, split: str, texts: pd.DataFrame) -> pd.
 
 
 def judged(frames: dict[SplitName, pd.DataFrame], predictions: pd.DataFrame) -> pd.DataFrame:
-    """All splits' messages, each once, with ``split``, and ``probability`` where the run was asked for it."""
+    """All splits' messages, each once, with ``split``, and ``probability`` where the run was asked for it.
+
+    Without disguised copies, which are no messages of their own.
+    """
     messages = pd.concat([frame.assign(split=split) for split, frame in frames.items()]).drop_duplicates("id")
-    return messages.merge(predictions[["id", "split", "probability"]], on=["id", "split"], how="left")
+    said = predictions[["id", "split", "probability"]].drop_duplicates(["id", "split"])
+    return undisguised(messages).merge(said, on=["id", "split"], how="left")
 
 
 def split_section(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -60,10 +61,15 @@ class Cell:
         """Whether there is nothing left to do.
 
         Raises:
-            ValueError: there is a run of spamlit that was made otherwise.
+            ValueError: there is one that was made otherwise.
         """
         if self.system.kind != "spamlit":
-            return (self.folder / "metrics.json").is_file()
+            if not (self.folder / "metrics.json").is_file():
+                return False
+            source = self.record().get("source", "sms")
+            if source != self.source:
+                raise ValueError(f"{self.folder} is of {source}, not of {self.source}: choose another --folder.")
+            return True
         stored = stored_overrides(self.folder)
         if stored is not None and identity(stored) != identity(self.overrides):
             raise ValueError(
@@ -86,9 +92,20 @@ class Cell:
         return float(read_settings(bundle)["threshold"]) if bundle.is_dir() else NATURAL
 
     def speed(self) -> tuple[float, float]:
-        """Seconds of training, and messages predicted a second."""
+        """Seconds of training, and messages predicted a second.
+
+        Training is what comes before the test but for fetching data and weights: preparation (what the backbone writes
+        included), the frozen blocks, the fit. Of a run that stopped and went on it is the last process's.
+        """
         found = read_json(self.folder / (SPEED if self.system.kind == "spamlit" else "metrics.json"))
+        if self.system.kind == "spamlit":
+            timing = self.record()["timing"]
+            found["train_seconds"] = timing["prepare"] + timing["prefix"] + timing["fit"]
         return float(found["train_seconds"]), float(found["messages_per_second"])
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of how it was made."""
+        return read_json(self.folder / "run.json")
 
 
 def cells(
@@ -131,7 +148,7 @@ def run(cell: Cell) -> None:
         _run_spamlit(cell)
         return
     splits = cell.protocol.splits(cell.seed, cell.source)
-    write_predicted(splits, fit(cell.system, splits, cell.seed), cell.folder)
+    write_predicted(splits, fit(cell.system, splits, cell.seed), cell.folder, cell.source)
 
 
 def fit(system: System, splits: Splits, seed: int) -> Predicted:
@@ -163,7 +180,7 @@ def _run_spamlit(cell: Cell) -> None:
         if done.returncode:
             raise ValueError(f"{cell.folder}: spamlit train {' '.join(how)} ended with status {done.returncode}.")
     splits, predictor = cell.protocol.splits(cell.seed, cell.source), Predictor.load(cell.folder)
-    write_json(cell.folder / SPEED, _measure(cell, predictor, splits))
+    write_json(cell.folder / SPEED, _measure(predictor, splits))
     if generalisation.FILE in cell.measurements:
         generalisation.measure(
             lambda texts: [said.probability for said in predictor.classify(texts)],
@@ -173,17 +190,9 @@ def _run_spamlit(cell: Cell) -> None:
         )
 
 
-def _measure(cell: Cell, predictor: Predictor, splits: Splits) -> dict[str, float]:
-    """Seconds of training (the frozen blocks' part included) and messages a second of the Predictor on the test split.
-
-    Blocks whose output an earlier run has kept cost a run nothing: the slowest of the seeds tells what they cost.
-    """
-    timing = read_json(cell.folder / "run.json")["timing"]
+def _measure(predictor: Predictor, splits: Splits) -> dict[str, float]:
+    """Messages a second of the Predictor on the test split."""
     start = time.perf_counter()
     predictor.classify(splits.test["text"].tolist())
     seconds = time.perf_counter() - start
-    return {
-        "train_seconds": timing["prefix"] + timing["fit"],
-        "predict_seconds": seconds,
-        "messages_per_second": len(splits.test) / seconds,
-    }
+    return {"predict_seconds": seconds, "messages_per_second": len(splits.test) / seconds}

@@ -14,7 +14,7 @@ from spamlit.analysis import generalisation
 from spamlit.analysis import results_tables as tables
 from spamlit.analysis.results import Cell
 from spamlit.analysis.scores import BY_THRESHOLD, METRICS
-from spamlit.analysis.statistics import mean_interval
+from spamlit.analysis.statistics import Interval, mean_interval
 from spamlit.analysis.systems import ONE, PROTOCOLS, SYSTEMS
 from spamlit.assets import atomic_write
 
@@ -30,6 +30,8 @@ HEADS = {
     "ece": "calibration error",
     "brier": "Brier",
 }
+WHEN = ("before", "after")
+"""The temperature is applied."""
 TEXT = 120
 """Characters of a message that are shown."""
 
@@ -54,6 +56,7 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
         leak=_leak(found[tables.VALIDATION]),
         elsewhere=_elsewhere(found[tables.OWN]),
         targets=_targets(found[tables.OWN]),
+        calibration=_calibration(found[tables.OWN]),
         speed=_speed(found[tables.OWN]),
         errors=_errors(found[tables.VALIDATION]),
     )
@@ -73,7 +76,6 @@ Found = Mapping[str, Mapping[str, Mapping[str, tables.Outcome]]]
 def _protocol(name: str, found: Found, figures: pd.DataFrame) -> dict[str, Any]:
     """What the page says of one protocol."""
     systems = found[tables.VALIDATION][name]
-    baseline = tables.strongest(systems)
     own = figures[(figures["protocol"] == name) & (figures["threshold"] == tables.OWN)]
     chosen = figures[(figures["protocol"] == name) & (figures["threshold"] == tables.VALIDATION)]
     return {
@@ -82,8 +84,7 @@ def _protocol(name: str, found: Found, figures: pd.DataFrame) -> dict[str, Any]:
         "seeds": max(len(outcome.cells) for outcome in systems.values()),
         "chosen": _figures(chosen, METRICS),
         "own": _figures(own, BY_THRESHOLD),
-        "baseline": baseline,
-        "comparisons": "" if baseline is None else _comparisons(found, name, baseline),
+        "comparisons": _comparisons(found, name),
         "reserve": _reserve(found, name),
     }
 
@@ -97,21 +98,25 @@ def _figures(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
         for metric in metrics:
             digits = 1 if metric == "fp_per_1000" else 4
             mean, half, low, high = (by_metric[metric][key] for key in ("mean", "half", "low", "high"))
-            cells.append(_interval(mean, half, digits) + (f" [{low:.4f}, {high:.4f}]" if metric == "f1" else ""))
+            cells.append(Interval(mean, half).shown(digits) + (f" [{low:.4f}, {high:.4f}]" if metric == "f1" else ""))
         lines.append(cells)
     return markdown(["system", "seeds", *(HEADS[metric] for metric in metrics)], lines)
 
 
-def _comparisons(found: Found, name: str, baseline: str) -> str:
+def _comparisons(found: Found, name: str) -> str:
     lines = []
     for policy in tables.POLICIES:
+        baseline = tables.strongest(found[policy][name])
+        if baseline is None:
+            continue
         for row in tables.comparisons(found[policy][name], baseline).to_dict("records"):
-            cells = [row["system"], policy, str(row["seeds"])]
+            cells = [row["system"], policy, baseline, str(row["seeds"])]
             for metric in tables.COMPARED:
-                cells.append(_interval(row[f"{metric} mean"], row[f"{metric} half"], 4, "+"))
+                cells.append(Interval(row[f"{metric} mean"], row[f"{metric} half"]).shown(4, "+"))
                 cells.append(f"[{row[f'{metric} low']:+.4f}, {row[f'{metric} high']:+.4f}]")
             lines.append([*cells, f"{row['ours_only']} : {row['theirs_only']}", f"{row['p']:.2g}"])
-    head = ["system", "threshold", "seeds", "F1 Δ (seeds)", "F1 Δ (messages)", "AUPRC Δ (seeds)", "AUPRC Δ (messages)"]
+    head = ["system", "threshold", "baseline", "seeds"]
+    head += ["F1 Δ (seeds)", "F1 Δ (messages)", "AUPRC Δ (seeds)", "AUPRC Δ (messages)"]
     return markdown([*head, "only it right : only the baseline", "McNemar p"], lines) if lines else ""
 
 
@@ -121,7 +126,7 @@ def _reserve(found: Found, name: str) -> str:
         values = [tables.reserve_fpr(found[policy][name][system]) for policy in tables.POLICIES]
         if all(values):
             means = [mean_interval([100 * value for value in each]) for each in values]
-            lines.append([system, *(_interval(mean, half, 2) for mean, half in means)])
+            lines.append([system, *(mean.shown(2) for mean in means)])
     return markdown(["system", "threshold from validation, %", "own threshold, %"], lines) if lines else ""
 
 
@@ -179,23 +184,45 @@ def _said(outcome: tables.Outcome) -> list[dict[str, Any]]:
 
 def _targets(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
     """Of spamlit's systems under the first protocol."""
-    systems = next(protocols[name] for name in PROTOCOLS if name in protocols)
-    ours = {name: outcome for name, outcome in systems.items() if outcome.system.kind == "spamlit"}
     lines = [
         [row["system"], row["policy"], f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", row["met"]]
-        for row in tables.targets(ours)
+        for row in tables.targets(_ours(protocols))
     ]
     return markdown(["system", "threshold", "on test", "target within"], lines) if lines else ""
+
+
+def _calibration(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
+    """Of spamlit's systems under the first protocol."""
+    lines = []
+    for name, outcome in _ours(protocols).items():
+        found = tables.calibrations(outcome)
+        if found:
+            means = [mean_interval([one[when][key] for one in found]) for key in ("ece", "brier") for when in WHEN]
+            lines.append([name, str(len(found)), *(mean.shown(4) for mean in means)])
+    head = [f"{name} {when}" for name in ("calibration error", "Brier") for when in WHEN]
+    return markdown(["system", "seeds", *head], lines) if lines else ""
+
+
+def _ours(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, tables.Outcome]:
+    """The systems of spamlit under the first protocol that there is."""
+    systems = next(protocols[name] for name in PROTOCOLS if name in protocols)
+    return {name: outcome for name, outcome in systems.items() if outcome.system.kind == "spamlit"}
 
 
 def _speed(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
     """Of the first protocol that there is."""
     first = next(protocols[name] for name in PROTOCOLS if name in protocols)
     lines = [
-        [row["system"], f"{row['median']:.2f}", f"{row['most']:.2f}", f"{row['messages']:,.0f}"]
+        [
+            row["system"],
+            f"{row['median']:.2f}",
+            f"{row['most']:.2f}",
+            "" if pd.isna(row["computed"]) else f"{row['computed']:,.0f}",
+            f"{row['messages']:,.0f}",
+        ]
         for row in tables.speeds(first).to_dict("records")
     ]
-    return markdown(["system", "training, s (median)", "training, s (most)", "messages a second"], lines)
+    return markdown(["system", "training, s (median)", "training, s (most)", "computed", "messages a second"], lines)
 
 
 def _errors(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any]:
@@ -240,10 +267,6 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join("".join(f"\\{character}" if character in "\\`*_|<" else character for character in text).split())
-
-
-def _interval(mean: float, half: float, digits: int, sign: str = "") -> str:
-    return f"{mean:{sign}.{digits}f}" + ("" if pd.isna(half) else f" ± {half:.{digits}f}")
 
 
 def _number(value: float | None) -> str:

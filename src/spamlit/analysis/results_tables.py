@@ -93,15 +93,40 @@ class Outcome:
 
 
 def outcomes(cells: Iterable[Cell], policy: str) -> dict[str, dict[str, Outcome]]:
-    """Outcomes by protocol and system, of what has finished."""
+    """Outcomes by protocol and system, of what has finished.
+
+    Raises:
+        ValueError: seeds of a system were made from other settings or files.
+    """
     found: dict[str, dict[str, dict[int, Cell]]] = {}
     for cell in cells:
         if cell.done:
             found.setdefault(cell.protocol.name, {}).setdefault(cell.system.name, {})[cell.seed] = cell
+    for systems in found.values():
+        for seeds in systems.values():
+            _check_alike(seeds)
     return {
         protocol: {system: Outcome(seeds, policy) for system, seeds in systems.items()}
         for protocol, systems in found.items()
     }
+
+
+def _check_alike(cells: Mapping[int, Cell]) -> None:
+    """A recipe or a supplement that changed must not be averaged with what it was before."""
+    made = {}
+    for seed, cell in cells.items():
+        record = cell.record()
+        settings = record.get("hyperparameters", {}).items()
+        files = record.get("data", {})
+        made[seed] = {key: value for key, value in settings if not key.endswith("seed")}
+        made[seed] |= {key: files.get(key) for key in ("sha256", "extra")}
+    first = next(iter(made))
+    for seed, settings in made.items():
+        other = sorted(key for key in settings.keys() | made[first].keys() if settings.get(key) != made[first].get(key))
+        if other:
+            raise ValueError(
+                f"{cells[seed].folder} was made otherwise than seed {first} ({', '.join(other)}): move one away."
+            )
 
 
 def figures(systems: Mapping[str, Outcome]) -> pd.DataFrame:
@@ -161,7 +186,7 @@ def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome]) -> pd.DataF
         training holds a repeat (``seen``), and on the others (``unseen``).
     """
     rows = []
-    repeated = {seed: _repeated(cell) for outcome in raw.values() for seed, cell in outcome.cells.items()}
+    repeated = _repeated(raw)
     for name, outcome in raw.items():
         row: dict[str, Any] = {"system": name, "raw f1": fmean(outcome.values("f1"))}
         row["grouped f1"] = fmean(grouped[name].values("f1")) if name in grouped else None
@@ -175,10 +200,10 @@ def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome]) -> pd.DataF
 
 def repeats(raw: Mapping[str, Outcome]) -> dict[str, float]:
     """Share of a raw test split, and of its spam, of which training holds a repeat; means over seeds."""
-    outcome = next(iter(raw.values()))
+    outcome, repeated = next(iter(raw.values())), _repeated(raw)
     shares: dict[str, list[float]] = {"messages": [], "spam": []}
     for seed, test in outcome.tests.items():
-        seen = test["id"].isin(_repeated(outcome.cells[seed]))
+        seen = test["id"].isin(repeated[seed])
         shares["messages"].append(float(seen.mean()))
         shares["spam"].append(float(seen[test["label"] == "spam"].mean()))
     return {name: fmean(values) for name, values in shares.items()}
@@ -193,6 +218,8 @@ def reserve_fpr(outcome: Outcome) -> list[float]:
 def targets(systems: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     """What thresholds chosen on validation for a precision or a false-positive rate keep on test, all seeds together.
 
+    A message that several splits test counts once, in the first of them: they are not independent trials.
+
     Returns:
         A row a system and policy: ``value`` on test with Wilson's interval; ``met``: its interval has the target.
     """
@@ -200,19 +227,25 @@ def targets(systems: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     for name, outcome in systems.items():
         for policy in TARGETS:
             (metric, target) = next(iter(policy.items()))
-            hits = total = 0
+            tests = []
             for split in outcome.decided.values():
                 chosen = choose_threshold(*_tensors(split[split["split"] == "validation"]), policy).value
-                test = split[split["split"] == "test"]
-                spam, flagged = test["label"] == "spam", test["probability"] >= chosen
-                counted, base = (spam, flagged) if metric == "precision" else (flagged, ~spam)
-                hits, total = hits + int((counted & base).sum()), total + int(base.sum())
-            share = wilson(hits, total)
+                tests.append(split[split["split"] == "test"].assign(threshold=chosen))
+            test = pd.concat(tests).drop_duplicates("id")
+            spam, flagged = test["label"] == "spam", test["probability"] >= test["threshold"]
+            counted, base = (spam, flagged) if metric == "precision" else (flagged, ~spam)
+            share = wilson(int((counted & base).sum()), int(base.sum()))
             met = share.high >= target if metric == "precision" else share.low <= target
             rows.append(
                 {"system": name, "policy": f"{metric} {target:g}", **share._asdict(), "met": "yes" if met else "no"}
             )
     return rows
+
+
+def calibrations(outcome: Outcome) -> list[dict[str, dict[str, float]]]:
+    """Calibration on the test split before and after the temperature, seed by seed; of runs that have chosen one."""
+    decisions = [cell.record()["decision"] for cell in outcome.cells.values()]
+    return [each["calibration"]["test"] for each in decisions if each["temperature"] != 1]
 
 
 def _tensors(rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
@@ -221,11 +254,20 @@ def _tensors(rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
 
 
 def speeds(systems: Mapping[str, Outcome]) -> pd.DataFrame:
-    """Seconds of training (median and most over seeds) and messages a second (median)."""
+    """Seconds of training (median and most over seeds), messages a second (median), frozen passes `computed` (most)."""
     rows = []
     for name, outcome in systems.items():
         seconds, rates = zip(*(cell.speed() for cell in outcome.cells.values()), strict=True)
-        rows.append({"system": name, "median": median(seconds), "most": max(seconds), "messages": median(rates)})
+        computed = [cell.record().get("prefix", {}).get("computed") for cell in outcome.cells.values()]
+        rows.append(
+            {
+                "system": name,
+                "median": median(seconds),
+                "most": max(seconds),
+                "computed": None if None in computed else max(computed),
+                "messages": median(rates),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -263,8 +305,11 @@ def _texts(outcome: Outcome) -> pd.DataFrame:
     return pd.concat(frames)[["id", "text"]].drop_duplicates("id")
 
 
-def _repeated(cell: Cell) -> set[int]:
-    """Ids of the test messages whose group is in training too."""
-    splits = cell.protocol.splits(cell.seed, cell.source)
-    seen = splits.test["group"].isin(set(splits.train["group"]))
-    return set(splits.test.loc[seen, "id"])
+def _repeated(raw: Mapping[str, Outcome]) -> dict[int, set[int]]:
+    """Ids of the test messages whose group is in training too, by seed."""
+    found = {}
+    for seed, cell in {seed: cell for outcome in raw.values() for seed, cell in outcome.cells.items()}.items():
+        splits = cell.protocol.splits(cell.seed, cell.source)
+        seen = splits.test["group"].isin(set(splits.train["group"]))
+        found[seed] = set(splits.test.loc[seen, "id"])
+    return found

@@ -20,6 +20,15 @@ class Interval(NamedTuple):
     mean: float
     half: float
 
+    def shown(self, digits: int, sign: str = "") -> str:
+        """For people.
+
+        >>> Interval(0.953, 0.0263).shown(3), Interval(0.5, math.nan).shown(2, "+")
+        ('0.953 ± 0.026', '+0.50')
+        """
+        half = "" if math.isnan(self.half) else f" ± {self.half:.{digits}f}"
+        return f"{self.mean:{sign}.{digits}f}{half}"
+
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """The mean of independent values and its two-sided t interval.

@@ -41,13 +41,13 @@ def command(
         from spamlit.analysis.evaluate import evaluate, other_messages
         from spamlit.analysis.report import run_name
         from spamlit.data.sms import read_csv_messages
-        from spamlit.data.splits import read_split
+        from spamlit.data.splits import FITTED, read_split
         from spamlit.inference.predictor import Predictor
         from spamlit.training.run_folder import find_bundle
 
     bundle = find_bundle(run)
     if table is not None:
-        name = table.stem
+        name = f"input-{table.stem}" if table.stem in FITTED else table.stem
         messages = read_csv_messages(table, text_column=text_column, label_column=label_column, positive=positive)
     else:
         name = "test"

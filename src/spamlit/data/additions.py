@@ -89,3 +89,8 @@ def disguised_copies(train: pd.DataFrame, copies: int, transforms: Sequence[str]
         ]
         tables.append(train.assign(id=train["id"] + copy * step, text=texts, origin=DISGUISED))
     return pd.concat(tables, ignore_index=True)
+
+
+def undisguised(messages: pd.DataFrame) -> pd.DataFrame:
+    """Those that are no disguised copies; runs from before there were any do not tell an ``origin``."""
+    return messages[messages["origin"] != DISGUISED] if "origin" in messages else messages

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from spamlit.assets import fetch
 from spamlit.data import sms
-from spamlit.data.additions import DISGUISED, check_additions, read_extra
+from spamlit.data.additions import check_additions, read_extra, undisguised
 from spamlit.data.batch import Batch, Example, Messages, collate
 from spamlit.data.generated import GENERATED
 from spamlit.data.normalise import UNDONE, check_normalisation, normalise
@@ -164,7 +164,7 @@ class SMSDataModule(LightningDataModule):
         self._texts: dict[SplitName, list[str]] = {name: frame["text"].tolist() for name, frame in frames.items()}
         distinct = list(dict.fromkeys(text for texts in self._texts.values() for text in texts))
         encoded = {text: array("i", self.encode(text)) for text in distinct}  # a sixth of what lists take
-        plain = self.splits.train.loc[self.splits.train["origin"] != DISGUISED, "text"]
+        plain = undisguised(self.splits.train)["text"]
         self.max_length: int = self._resolve_max_length(max(len(encoded[text]) for text in plain))
         self._ids = {name: [encoded[text][: self.max_length] for text in texts] for name, texts in self._texts.items()}
         self._labels: dict[SplitName, list[int]] = {

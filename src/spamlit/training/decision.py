@@ -232,23 +232,56 @@ def calibration(logits: Tensor, labels: Tensor, temperature: float) -> dict[str,
     return found
 
 
+class Reliability(NamedTuple):
+    """Bins of equally many messages (or one more), by rising probability.
+
+    Attributes:
+        probability: (bins,), the mean in each.
+        share: (bins,), that of spam in each.
+        n: (bins,), how many messages.
+    """
+
+    probability: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]
+    n: npt.NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error."""
+        return float((self.n * np.abs(self.probability - self.share)).sum() / self.n.sum())
+
+
+def reliability(probability: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
+    """Spam probabilities (N,) against labels (N,); fewer messages than bins are a bin each.
+
+    Equal probabilities count with the share of spam among them, so that the order of rows plays no part.
+
+    >>> found = reliability(torch.tensor([0.1, 0.9, 0.2, 0.8], dtype=torch.float64), torch.tensor([0, 1, 0, 1]), bins=2)
+    >>> found.probability.round(6).tolist(), found.share.tolist()
+    ([0.15, 0.85], [0.0, 1.0])
+    """
+    scores, index = np.unique(probability.double().cpu().numpy(), return_inverse=True)
+    share = np.bincount(index, weights=labels.cpu().numpy()) / np.bincount(index)
+    parts = np.array_split(np.sort(index), min(bins, len(index)))
+    return Reliability(
+        probability=np.array([scores[part].mean() for part in parts]),
+        share=np.array([share[part].mean() for part in parts]),
+        n=np.array([len(part) for part in parts]),
+    )
+
+
 def calibration_error(probability: Tensor, labels: Tensor, bins: int = BINS) -> float:
     """Expected calibration error of spam probabilities (N,) with labels (N,): bins of equally many messages.
 
     The mean over the bins, weighted by their size, of the distance between the mean probability and the share of spam.
-    Equal probabilities count with the share of spam among them, so that the order of rows plays no part. It is biased
-    upwards: of few messages, not even true probabilities get 0.
+    It is biased upwards: of few messages, not even true probabilities get 0.
 
     >>> probability = torch.tensor([0.1] * 10 + [0.8] * 10)
     >>> labels = torch.tensor([1] + [0] * 9 + [1] * 7 + [0] * 3)
     >>> round(calibration_error(probability, labels, bins=2), 6)
     0.05
     """
-    scores, index = np.unique(probability.double().cpu().numpy(), return_inverse=True)
-    share = np.bincount(index, weights=labels.cpu().numpy()) / np.bincount(index)
-    order = np.sort(index)
-    distances = [abs((scores[each] - share[each]).sum()) for each in np.array_split(order, bins)]
-    return float(sum(distances)) / len(index)
+    return reliability(probability, labels, bins).error
 
 
 def brier_score(probability: Tensor, labels: Tensor) -> float:

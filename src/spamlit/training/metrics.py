@@ -19,29 +19,42 @@ from spamlit.training.decision import THRESHOLD
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auprc", "mcc")
 
 
-def spam_metrics(threshold: float = THRESHOLD, *, sync: bool = True) -> MetricCollection:
+class SpamMetrics(MetricCollection):
     """Accuracy, precision, recall, F1, area under the precision-recall curve and Matthews' correlation.
 
-    Feed it with float32 spam probabilities (N,) and labels (N,) in {0, 1}: under bf16 the probabilities near one would
-    collapse to the same number, and the curve with them. Over all processes' rows, unless `sync` is False.
+    Args:
+        threshold: Least probability that is spam, as everywhere here; torchmetrics' own would not be spam yet.
+        sync: Whether all processes' rows count.
 
     >>> import torch
-    >>> metrics = spam_metrics()
-    >>> metrics.update(torch.tensor([0.9, 0.2, 0.6]), torch.tensor([1, 0, 0]))
+    >>> metrics = SpamMetrics()
+    >>> metrics.update(torch.tensor([0.9, 0.2, 0.5]), torch.tensor([1, 0, 0]))
     >>> {name: round(value.item(), 3) for name, value in metrics.compute().items()}["precision"]
     0.5
     """
-    return MetricCollection(
-        {
-            "accuracy": BinaryAccuracy(threshold, sync_on_compute=sync),
-            "precision": BinaryPrecision(threshold, sync_on_compute=sync),
-            "recall": BinaryRecall(threshold, sync_on_compute=sync),
-            "f1": BinaryF1Score(threshold, sync_on_compute=sync),
-            "auprc": BinaryAveragePrecision(sync_on_compute=sync),
-            "mcc": BinaryMatthewsCorrCoef(threshold, sync_on_compute=sync),
-        },
-        compute_groups=False,
-    )
+
+    def __init__(self, threshold: float = THRESHOLD, *, sync: bool = True) -> None:
+        super().__init__(
+            {
+                "accuracy": BinaryAccuracy(sync_on_compute=sync),
+                "precision": BinaryPrecision(sync_on_compute=sync),
+                "recall": BinaryRecall(sync_on_compute=sync),
+                "f1": BinaryF1Score(sync_on_compute=sync),
+                "auprc": BinaryAveragePrecision(sync_on_compute=sync),
+                "mcc": BinaryMatthewsCorrCoef(sync_on_compute=sync),
+            },
+            compute_groups=False,
+        )
+        self.threshold = threshold
+
+    def update(self, probability: Tensor, labels: Tensor) -> None:  # type: ignore[override]  # nor does its base's fit
+        """Takes spam probabilities (N,) and labels (N,) in {0, 1}.
+
+        In float32: under bf16 the probabilities near one would collapse to the same number, and the curve with them.
+        """
+        decided = (probability >= self.threshold).long()
+        for name, metric in self.items():
+            metric.update(probability if name == "auprc" else decided, labels)
 
 
 def split_figures(logits: Tensor, labels: Tensor, threshold: float) -> dict[str, float]:
@@ -52,7 +65,7 @@ def split_figures(logits: Tensor, labels: Tensor, threshold: float) -> dict[str,
     >>> figures["recall"], round(figures["loss"], 4)
     (0.5, 0.8133)
     """
-    metrics = spam_metrics(threshold, sync=False)
+    metrics = SpamMetrics(threshold, sync=False)
     metrics.update(logits.softmax(dim=-1)[:, 1], labels)
     loss = F.cross_entropy(logits, labels)
     return {"loss": loss.item()} | {name: value.item() for name, value in metrics.compute().items()}

@@ -11,14 +11,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric
 
 from spamlit.data.batch import IGNORED, Batch
 from spamlit.data.splits import SplitName
 from spamlit.model.classifier import Classifier
 from spamlit.training.decision import Decision, brier_score, calibration_error
 from spamlit.training.divergence import check_finite
-from spamlit.training.metrics import spam_metrics, split_figures
+from spamlit.training.metrics import SpamMetrics, split_figures
 from spamlit.training.sharding import shard, whole
 
 Prefix = Callable[[Tensor, Tensor], Tensor]
@@ -237,7 +237,7 @@ class _SplitMetrics(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.loss = MeanMetric()
-        self.metrics: MetricCollection = spam_metrics()
+        self.metrics = SpamMetrics()
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Takes logits (N, 2) and labels (N,)."""
