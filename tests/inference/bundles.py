@@ -45,7 +45,6 @@ def random_bundle(
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
         if isinstance(classifier.head, Perceptrons):
             classifier.head.spellings.copy_(spellings(tokenizer.ranks, tokenizer.vocab_size))
-            classifier.head.lexical.normal_(generator=generator)
         elif classifier.head.bias is not None:
             classifier.head.bias.copy_(torch.tensor([0.3, -0.4]))
     save_bundle(folder, classifier.eval(), SETTINGS | (settings or {}), tokenizer.save, None)

@@ -243,7 +243,6 @@ def test_beginnings_are_spelled_as_far_as_they_go(llama_like, random_gpt, random
     head = HeadSettings(hidden=8, spelling=32, sources=True)
     classifier = Classifier(random_gpt(llama_like), pooling="mean_nonfirst", layers=[1, 3], head=head).eval()
     classifier.head.spellings.random_(97, 123, generator=torch.Generator().manual_seed(0))
-    classifier.head.lexical.normal_(generator=torch.Generator().manual_seed(1))
     tokens, lengths = random_batch(llama_like, [9, 4])
     with torch.inference_mode():
         found = classifier.beginnings(tokens, lengths)

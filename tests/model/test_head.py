@@ -38,30 +38,13 @@ def test_the_members_mean_probability_decides() -> None:
     torch.testing.assert_close(net(vectors()).exp(), expected)
 
 
-def log_odds(logits: torch.Tensor) -> torch.Tensor:
-    return logits[:, 1] - logits[:, 0]
-
-
-@pytest.mark.parametrize("lean", [0.0, 2.0, -1.5])
-def test_the_gate_goes_from_all_experts_to_the_one_for_all_messages(lean: float) -> None:
-    net = head(sources=True, lean=lean)
-    own, every, kind = map(log_odds, experts(net))
-    gate = (kind - lean).sigmoid()
-    torch.testing.assert_close(log_odds(net(vectors())), (1 - gate) * (own + every) / 2 + gate * every)
-
-
-def test_linear_models_answer_beside_the_networks() -> None:
-    torch.manual_seed(0)
-    net = Perceptrons(D, HeadSettings(hidden=4, spelling=32, sources=True, lean=1.0)).eval()
-    own, every, kind = map(log_odds, experts(net))
-    spam, added = torch.randn(2, B, generator=torch.Generator().manual_seed(2))
-    gate = ((kind + added) / 2 - 1).sigmoid()
-    expected = (1 - gate) * (own + every + spam) / 3 + gate * every
-    read = torch.cat([vectors(), spam[:, None], added[:, None]], dim=1)
-    torch.testing.assert_close(log_odds(net(read)), expected)
-    alone = Perceptrons(D, HeadSettings(hidden=4, spelling=32)).eval()
-    expected = (log_odds(by_hand(alone, "own", 0, vectors())) + spam) / 2
-    torch.testing.assert_close(log_odds(alone(read[:, : D + 1])), expected)
+@pytest.mark.parametrize(("lean", "joint"), [(0.0, 0.0), (2.0, 0.0), (-1.5, 0.25), (0.0, 0.5)])
+def test_the_gate_weighs_the_experts(lean: float, joint: float) -> None:
+    net = head(sources=True, lean=lean, joint=joint)
+    own, every, kind = experts(net)
+    gate = (1 - joint) * (kind + torch.tensor([lean, 0.0])).softmax(-1)[:, :1]
+    expected = gate * own.softmax(-1) + (1 - gate) * every.softmax(-1)
+    torch.testing.assert_close(net(vectors()).exp(), expected)
 
 
 def test_the_gate_learns_as_if_both_sources_were_equally_frequent_in_each_class() -> None:
@@ -94,21 +77,19 @@ def test_each_expert_learns_from_its_own_messages() -> None:
     torch.testing.assert_close(net.learn(vectors(), LABELS, SOURCES)[1], each[0] * (SOURCES == 0) + each[1] + each[2])
 
 
-def test_the_linear_models_read_the_spelling() -> None:
+def test_the_spelling_is_read_by_the_expert_of_the_own_messages() -> None:
+    torch.manual_seed(0)
     net = Perceptrons(D, HeadSettings(hidden=4, spelling=32, sources=True), vocab_size=3).eval()
     net.spellings.copy_(spellings({b"free ": 0, b"Prize": 1, b"home": 2}, 3))
-    net.lexical.copy_(torch.randn(2, 32, generator=torch.Generator().manual_seed(3)))
-    net.constants.copy_(torch.tensor([0.5, -1.0]))
     tokens, lengths = torch.tensor([[0, 1, 2], [0, 2, 2]]), torch.tensor([2, 2])
     read = net.read(vectors()[:2], tokens, lengths)
+    alike = net.read(vectors()[:1].expand(2, -1), tokens, lengths)
+    assert read.shape == (2, D + 32)
     torch.testing.assert_close(read[:, :D], vectors()[:2])
-    torch.testing.assert_close(read[:, D:], net.ngrams(tokens, lengths) @ net.lexical.T + net.constants)
-    assert not torch.allclose(read[0, D:], read[1, D:])
-
-
-def test_a_linear_model_knows_two_classes() -> None:
-    with pytest.raises(ValueError, match=r"model\.head\.spelling=32 knows two classes, not 3"):
-        Perceptrons(D, HeadSettings(hidden=4, spelling=32), n_classes=3)
+    own, every, kind = net._outputs(alike)
+    assert not torch.allclose(own[:, 0], own[:, 1])
+    torch.testing.assert_close(every[:, 0], every[:, 1])
+    torch.testing.assert_close(kind[:, 0], kind[:, 1])
 
 
 def test_an_ignored_row_has_no_loss() -> None:
@@ -133,6 +114,8 @@ def test_dropout_acts_in_training_alone() -> None:
         ({"hidden": 4, "sources": 1}, "model.head.sources=1"),
         ({"hidden": 4, "lean": 99.0, "sources": True}, "model.head.lean=99.0"),
         ({"hidden": 4, "lean": 1.0}, "model.head.lean=1.0 turns the gate"),
+        ({"hidden": 4, "joint": 1.0, "sources": True}, "model.head.joint=1.0"),
+        ({"hidden": 4, "joint": 0.5}, "model.head.joint=0.5 turns the gate"),
         ({"members": 3}, "model.head.members=3 needs a hidden layer"),
         ({"sources": True}, "model.head.sources=True needs a hidden layer"),
     ],

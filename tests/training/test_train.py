@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 import spamlit.training.train as recipe
@@ -15,7 +14,6 @@ from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import TRAINABLES
 from spamlit.training.checks import check
 from spamlit.training.decision import Decision, decide
-from spamlit.training.lexical import STRENGTH
 from spamlit.training.metrics import METRICS
 from spamlit.training.module import SpamModule
 from spamlit.training.train import make_trainer
@@ -379,17 +377,6 @@ def test_a_head_of_perceptrons_learns_and_comes_back(run, added):
     predicted = pd.read_csv(done.folder / "predictions.csv").query("split == 'test'")
     answers = Predictor.load(done.folder).classify(done.data.texts("test"))
     assert [a.probability for a in answers] == pytest.approx(predicted["probability"].tolist(), abs=1e-5)
-    rows = torch.cat(
-        [head.ngrams(torch.tensor([ids]), torch.tensor([len(ids)])) for ids in done.data.ids("train")]
-    ).numpy()
-    spam, weights = torch.tensor(done.data.labels("train")), head.kind_weights
-    for model, kept, said, counts in (
-        (0, sources == 0, spam, torch.ones(len(spam))),
-        (1, sources >= 0, sources, weights[sources, spam]),
-    ):
-        theirs = LogisticRegression(C=STRENGTH, max_iter=1000).fit(rows[kept], said[kept], counts[kept])
-        ours = rows @ head.lexical[model].numpy() + head.constants[model].item()
-        assert ours == pytest.approx(theirs.decision_function(rows), abs=0.05)
 
 
 def test_a_gate_needs_two_kinds_of_source(config):

@@ -94,9 +94,8 @@ WITHOUT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "alone",
         "the same without the supplement",
-        ("data.extra=[]", "model.head.sources=false", "model.head.lean=0"),
+        ("data.extra=[]", "model.head.sources=false", "model.head.lean=0", "model.head.joint=0"),
     ),
-    ("unspelled", "the same without linear models of the spelling", ("model.head.spelling=null",)),
     ("undisguised", "the same without disguised copies in training", ("data.obfuscate=0",)),
     ("as-typed", "the same without normalisation", ("data.normalise=none",)),
     ("generated", "the same with 500 spam messages that the backbone wrote", ("data.generated.spam=500",)),

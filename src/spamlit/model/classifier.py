@@ -17,8 +17,6 @@ from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pool_beginnings
 
 Trainable = Literal["none", "head", "last_block", "last_two_blocks", "last_k", "all", "lora"]
 TRAINABLES: tuple[str, ...] = get_args(Trainable)
-ROWS = 64
-"""Beginnings whose spelling is read at once: n-grams in 65,536 buckets are 16 MB then."""
 
 
 def trained_blocks(trainable: str, last_k: int | None, n_layer: int) -> int:
@@ -227,8 +225,9 @@ class Classifier(nn.Module):
         labels: Tensor,
         sources: Tensor | None = None,
         weights: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`suffix` with the loss that trains it; of a head that reads the spelling, the networks alone.
+        """`suffix` with the loss that trains it.
 
         Args:
             hidden: The result of `prefix`, rows padded alike.
@@ -236,11 +235,12 @@ class Classifier(nn.Module):
             labels: (B,), -100 for rows that do not count.
             sources: (B,), 0 for the data's own messages, 1 for added ones; for a head that tells them apart.
             weights: (n_classes,) of the classes, or None.
+            tokens: (B, T) ids, right-padded; for a head that reads the spelling.
 
         Returns:
             Logits (B, n_classes), and the loss (B,) of each row, float32: a linear head's is the cross-entropy.
         """
-        vectors = self.vectors(hidden, lengths)
+        vectors = self.vectors(hidden, lengths, tokens)
         if isinstance(self.head, Perceptrons):
             return self.head.learn(vectors, labels, sources, weights)
         logits = self.head(vectors).float()
@@ -293,8 +293,7 @@ class Classifier(nn.Module):
         if isinstance(self.head, Perceptrons) and self.head.settings.spelling:
             each = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).repeat(len(tokens))  # (B·T,)
             rows = tokens.repeat_interleave(tokens.shape[1], dim=0)  # (B·T, T)
-            parts = zip(read.flatten(0, 1).split(ROWS), rows.split(ROWS), each.split(ROWS), strict=True)
-            read = torch.cat([self.head.read(*some) for some in parts]).view(*tokens.shape, -1)
+            read = self.head.read(read.flatten(0, 1), rows, each).view(*tokens.shape, -1)
         logits: Tensor = self.head(read)  # (B, T, D) -> (B, T, n_classes)
         return logits
 

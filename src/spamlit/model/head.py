@@ -20,10 +20,11 @@ class HeadSettings:
         hidden: Units of the hidden layer; None: none, the head is linear and takes nothing of the rest.
         members: How many networks answer side by side; the mean of their probabilities decides.
         dropout: Of the vector and of the hidden layer, in training.
-        spelling: Buckets of hashed character n-grams (`spelling`), read by linear models beside the networks; None: the
-            networks alone.
+        spelling: Buckets of hashed character n-grams (`spelling`) that are read beside the vector, a lexical model
+            within; None: the vector alone.
         sources: Whether each member has two experts, for messages like the data's own and for all, and a gate.
         lean: Log-odds by which the gate takes a message for one like the data's own rather than not.
+        joint: Weight of the expert for all messages where the gate is sure that a message is like the data's own.
 
     Raises:
         ValueError: Values that make no head.
@@ -35,6 +36,7 @@ class HeadSettings:
     spelling: int | None = None
     sources: bool = False
     lean: float = 0.0
+    joint: float = 0.0
 
     def __post_init__(self) -> None:
         for key, most in (("hidden", 1 << 14), ("members", 64), ("spelling", 1 << 16)):
@@ -47,8 +49,13 @@ class HeadSettings:
             raise ValueError(f"model.head.sources={self.sources!r:.40}: choose true or false")
         if not isinstance(self.lean, int | float) or not -50 <= self.lean <= 50:
             raise ValueError(f"model.head.lean={self.lean!r:.40}: choose log-odds from -50 to 50")
-        if self.lean and not self.sources:
-            raise ValueError(f"model.head.lean={self.lean} turns the gate of model.head.sources=true: give that too")
+        if not isinstance(self.joint, int | float) or not 0 <= self.joint < 1:
+            raise ValueError(f"model.head.joint={self.joint!r:.40}: choose a weight from 0 to below 1")
+        for key in ("lean", "joint"):
+            if getattr(self, key) and not self.sources:
+                raise ValueError(
+                    f"model.head.{key}={getattr(self, key)} turns the gate of model.head.sources=true: give that too"
+                )
         linear = {"members": 1, "dropout": 0.0, "spelling": None, "sources": False}
         changed = [key for key, value in linear.items() if getattr(self, key) != value]
         if self.hidden is None and changed:
@@ -86,37 +93,30 @@ class Networks(nn.Module):
 class Perceptrons(nn.Module):
     """Several networks with one hidden layer each, on standardised vectors; the mean of their probabilities decides.
 
-    With ``spelling``, a logistic regression on hashed n-grams, fitted before the networks are trained, answers beside
-    each: the mean of their log-odds counts.
-
     With ``sources``, three networks make a member: one says a message's label as messages like the data's own have it
     (learned from those), one its label as all messages have it (learned from all, those that were added too), one which
-    of the two kinds it is (learned as if spam came from both equally often, and ham too: `balance`); the third has a
-    logistic regression beside it as well. Of a message like the data's own, the mean log-odds of all that judge labels
-    count; of others the second network's alone, for how a collection spells its spam says nothing of other messages.
-    The gate goes from the one to the other. Where one boundary has to serve an old collection and recent messages, both
-    lose; with two they lose less (`docs/log.md`).
+    of the two kinds it is (learned as if spam came from both equally often, and ham too: `balance`), and this weighs
+    the first two: a mixture of two experts. Where one boundary has to serve an old collection and recent messages, both
+    lose; with two they lose less (`docs/log.md`). The spelling is read by the first alone: how a collection spells its
+    spam says nothing of other messages.
 
     Args:
-        n_in: Size D of the backbone's vector.
+        n_in: Size of the backbone's vector; with spelling, D is as many buckets more.
         settings: With units of the hidden layer.
-        n_classes: Number of logits; two with ``spelling``.
+        n_classes: Number of logits.
         vocab_size: V, number of token ids.
 
     Attributes:
         mean, scale: (D,) each, what vectors are standardised by; `standardise` sets them.
         kind_weights: (2, n_classes), what a message of a source and a label counts for the gate; `balance` sets them.
-        lexical, constants: (R, buckets) and (R,), of the linear models' log-odds: of spam; with ``sources`` also of a
-            message unlike the data's own. R is 0 without ``spelling``.
-        spellings: (V, WIDTH) uint8 of `spelling.spellings`, to be set; without ``spelling`` of no token.
+        spellings: (V, WIDTH) uint8 of `spelling.spellings`, to be set; without ``settings.spelling`` of no token.
     """
 
     def __init__(self, n_in: int, settings: HeadSettings, n_classes: int = 2, vocab_size: int = 1) -> None:
         super().__init__()
-        if settings.spelling and n_classes != 2:
-            raise ValueError(f"model.head.spelling={settings.spelling} knows two classes, not {n_classes}")
         self.settings, self.n_in, self.n_classes = settings, n_in, n_classes
-        self.own = Networks(n_in, n_classes, settings)
+        n_all = n_in + (settings.spelling or 0)
+        self.own = Networks(n_all, n_classes, settings)
         if settings.sources:
             self.every = Networks(n_in, n_classes, settings)
             self.kind = Networks(n_in, 2, settings)
@@ -124,27 +124,17 @@ class Perceptrons(nn.Module):
             self.register_buffer("kind_weights", torch.ones(2, n_classes, device="cpu"), persistent=False)
         self.mean: Tensor
         self.scale: Tensor
-        self.lexical: Tensor
-        self.constants: Tensor
         self.spellings: Tensor
-        self.register_buffer("mean", torch.zeros(n_in))
-        self.register_buffer("scale", torch.ones(n_in))
-        models = (1 + settings.sources) if settings.spelling else 0
-        self.register_buffer("lexical", torch.zeros(models, settings.spelling or 0))
-        self.register_buffer("constants", torch.zeros(models))
+        self.register_buffer("mean", torch.zeros(n_all))
+        self.register_buffer("scale", torch.ones(n_all))
         self.register_buffer("spellings", torch.zeros(vocab_size if settings.spelling else 0, WIDTH, dtype=torch.uint8))
 
-    def ngrams(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Of rows (B, T), (B, buckets)."""
-        assert self.settings.spelling
-        return hashed_ngrams(*spelled(tokens, lengths, self.spellings), self.settings.spelling)
-
     def read(self, vectors: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The backbone's vectors (B, D) and the linear models' log-odds of the rows (B, T) side by side, (B, D + R)."""
+        """The backbone's vectors (B, n_in) and the spelling of the rows (B, T) side by side, (B, D)."""
         if self.settings.spelling is None:
             return vectors
-        lexical = F.linear(self.ngrams(tokens, lengths), self.lexical.float(), self.constants.float())
-        return torch.cat([vectors.float(), lexical], dim=1)
+        codes, counts = spelled(tokens, lengths, self.spellings)
+        return torch.cat([vectors.float(), hashed_ngrams(codes, counts, self.settings.spelling)], dim=1)
 
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:
         """From now on vectors come in less their mean (D,), in units of their standard deviation (D,)."""
@@ -163,24 +153,23 @@ class Perceptrons(nn.Module):
         self.kind_weights.copy_(counts.mean(dim=0) / counts.clamp(min=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What `read` gave (…, D + R) to the logarithm of the members' mean probabilities (…, n_classes)."""
-        rows = x.reshape(-1, x.shape[-1])
-        return self._combined(rows, self._outputs(rows)).view(*x.shape[:-1], self.n_classes)
+        """Vectors (…, D) to the logarithm of the members' mean probabilities (…, n_classes)."""
+        return self._combined(self._outputs(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], self.n_classes)
 
     def learn(
         self, x: Tensor, labels: Tensor, sources: Tensor | None = None, weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The networks' logits (B, n_classes) of vectors (B, D), and their loss (B,), the mean over the members.
+        """Logits (B, n_classes) of vectors (B, D), and the loss (B,) of each row, the mean over the members.
 
         Args:
-            x: (B, D), without the linear models' log-odds: those are fitted by now.
+            x: (B, D).
             labels: (B,), -100 for rows that do not count.
             sources: (B,), 0 for the data's own messages, 1 for added ones; needed with ``settings.sources``.
             weights: (n_classes,) of the classes, or None.
         """
         outputs = self._outputs(x)
         if not self.settings.sources:
-            return self._combined(x, outputs), _loss(outputs[0], labels, weights)
+            return self._combined(outputs), _loss(outputs[0], labels, weights)
         assert sources is not None
         own, every, kind = outputs
         loss = (
@@ -188,28 +177,25 @@ class Perceptrons(nn.Module):
             + _loss(every, labels, weights)
             + _loss(kind, sources.masked_fill(labels == -100, -100)) * self.kind_weights[sources, labels.clamp(min=0)]
         )
-        return self._combined(x, outputs), loss
+        return self._combined(outputs), loss
 
     def _outputs(self, x: Tensor) -> list[Tensor]:
-        """What `read` gave (B, D + R) to what each network of a member says, (K, B, classes)."""
-        x = (x[:, : self.n_in].float() - self.mean) * self.scale
-        return [self.own(x), self.every(x), self.kind(x)] if self.settings.sources else [self.own(x)]
+        """(B, D) to what each network of a member says, (K, B, classes)."""
+        x = (x.float() - self.mean) * self.scale
+        if not self.settings.sources:
+            return [self.own(x)]
+        return [self.own(x), self.every(x[:, : self.n_in]), self.kind(x[:, : self.n_in])]
 
-    def _combined(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
-        """What the linear models say, the last of (B, D + R), and the networks, to log-probabilities (B, n_classes)."""
-        labels = [each.log_softmax(dim=-1) for each in outputs[:2]]
-        said = [_two(log_odds) for log_odds in x[:, self.n_in :].float().unbind(dim=1)]  # R of (B, 2)
-        answer = torch.stack([*labels, *(each.expand_as(labels[0]) for each in said[:1])]).mean(dim=0)  # (K, B, C)
+    def _combined(self, outputs: list[Tensor]) -> Tensor:
+        """What the networks say to log-probabilities (B, n_classes)."""
+        answer = outputs[0].log_softmax(dim=-1)
         if self.settings.sources:
-            kinds = torch.stack([outputs[2], *(each.expand_as(outputs[2]) for each in said[1:])]).mean(dim=0)
-            modern = (kinds[..., 1:] - kinds[..., :1] - self.settings.lean).sigmoid()
-            answer = torch.lerp(answer, labels[1], modern)
-        return answer.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(answer))
-
-
-def _two(log_odds: Tensor) -> Tensor:
-    """Log-odds (B,) as logits (B, 2)."""
-    return torch.stack([-log_odds / 2, log_odds / 2], dim=-1)
+            _, every, kind = outputs
+            odds = kind[..., 1:] - kind[..., :1] - self.settings.lean  # of a message unlike the data's own
+            joint = self.settings.joint + (1 - self.settings.joint) * odds.sigmoid()
+            own = math.log1p(-self.settings.joint) + F.logsigmoid(-odds)
+            answer = torch.logaddexp(own + answer, joint.log() + every.log_softmax(dim=-1))
+        return answer.logsumexp(dim=0) - math.log(len(answer))
 
 
 def _loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -111,7 +111,7 @@ class SpamModule(LightningModule):
         weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
         sources = self.sources[batch.index] if isinstance(self.sources, Tensor) else None
         hidden = (self.prefix or self.classifier.prefix)(batch.tokens, batch.lengths)
-        logits, losses = self.classifier.learn(hidden, batch.lengths, labels, sources, weights)
+        logits, losses = self.classifier.learn(hidden, batch.lengths, labels, sources, weights, batch.tokens)
         loss = losses.sum() / self._global_weight(labels, weights)
         self._step_rows = batch.index
         self._check_finite(losses, "the loss of training", "train", batch.index)

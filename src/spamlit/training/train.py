@@ -33,7 +33,6 @@ from spamlit.training.checks import check
 from spamlit.training.decision import decide
 from spamlit.training.divergence import told_by_id
 from spamlit.training.generated import make_writer
-from spamlit.training.lexical import fit_lexical
 from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
 from spamlit.training.prefix_stores import make_prefix_cache
@@ -202,22 +201,22 @@ def evaluated_splits(cfg: DictConfig, data: SMSDataModule) -> tuple[SplitName, .
 
 @torch.no_grad()
 def prepare_head(module: SpamModule, data: SMSDataModule) -> None:
-    """What a head of perceptrons knows before training: what a gate counts, spelling, what its vectors are like."""
-    head = module.classifier.head
-    if not isinstance(head, Perceptrons):
+    """What a head of perceptrons knows before training: spellings, what a gate counts, what its vectors are like."""
+    classifier = module.classifier
+    if not isinstance(classifier.head, Perceptrons):
         return
-    if head.settings.sources:
-        head.balance(data.sources, torch.tensor(data.labels("train")))
-    if head.settings.spelling is not None:
-        head.spellings.copy_(spellings(data.tokenizer.ranks, len(head.spellings)))
-        fit_lexical(head, data)
-    prefix = module.prefix or module.classifier.prefix
+    if classifier.head.settings.spelling is not None:
+        classifier.head.spellings.copy_(spellings(data.tokenizer.ranks, len(classifier.head.spellings)))
+    if classifier.head.settings.sources:
+        classifier.head.balance(data.sources, torch.tensor(data.labels("train")))
+    prefix = module.prefix or classifier.prefix
     total = square = torch.zeros(1, dtype=torch.float64)
     for batch in data.eval_dataloader("train"):
-        vectors = module.classifier.vectors(prefix(batch.tokens, batch.lengths), batch.lengths).cpu().double()  # (B, D)
+        hidden = prefix(batch.tokens, batch.lengths)
+        vectors = classifier.vectors(hidden, batch.lengths, batch.tokens).cpu().double()  # (B, D)
         total, square = total + vectors.sum(dim=0), square + vectors.square().sum(dim=0)
     n = len(data.labels("train"))
-    head.standardise(total / n, (square / n - (total / n).square()).clamp(min=0).sqrt())
+    classifier.head.standardise(total / n, (square / n - (total / n).square()).clamp(min=0).sqrt())
 
 
 def fit(trainer: Trainer, module: SpamModule, data: SMSDataModule, cfg: DictConfig) -> None:
