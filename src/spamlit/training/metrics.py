@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAveragePrecision,
@@ -19,7 +19,7 @@ from spamlit.training.decision import THRESHOLD
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auprc", "mcc")
 
 
-class SpamMetrics(MetricCollection):
+class SpamMetrics(nn.Module):
     """Accuracy, precision, recall, F1, area under the precision-recall curve and Matthews' correlation.
 
     Args:
@@ -34,27 +34,35 @@ class SpamMetrics(MetricCollection):
     """
 
     def __init__(self, threshold: float = THRESHOLD, *, sync: bool = True) -> None:
-        super().__init__(
-            {
-                "accuracy": BinaryAccuracy(sync_on_compute=sync),
-                "precision": BinaryPrecision(sync_on_compute=sync),
-                "recall": BinaryRecall(sync_on_compute=sync),
-                "f1": BinaryF1Score(sync_on_compute=sync),
-                "auprc": BinaryAveragePrecision(sync_on_compute=sync),
-                "mcc": BinaryMatthewsCorrCoef(sync_on_compute=sync),
-            },
-            compute_groups=False,
-        )
+        super().__init__()
         self.threshold = threshold
+        of_decisions: dict[str, Metric | MetricCollection] = {
+            "accuracy": BinaryAccuracy(sync_on_compute=sync),
+            "precision": BinaryPrecision(sync_on_compute=sync),
+            "recall": BinaryRecall(sync_on_compute=sync),
+            "f1": BinaryF1Score(sync_on_compute=sync),
+            "mcc": BinaryMatthewsCorrCoef(sync_on_compute=sync),
+        }
+        self.of_decisions = MetricCollection(of_decisions, compute_groups=False)
+        self.auprc = BinaryAveragePrecision(sync_on_compute=sync)
 
-    def update(self, probability: Tensor, labels: Tensor) -> None:  # type: ignore[override]  # nor does its base's fit
+    def update(self, probability: Tensor, labels: Tensor) -> None:
         """Takes spam probabilities (N,) and labels (N,) in {0, 1}.
 
         In float32: under bf16 the probabilities near one would collapse to the same number, and the curve with them.
         """
-        decided = (probability >= self.threshold).long()
-        for name, metric in self.items():
-            metric.update(probability if name == "auprc" else decided, labels)
+        self.of_decisions.update((probability >= self.threshold).long(), labels)
+        self.auprc.update(probability, labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        """All of them, by name and in the order of `METRICS`."""
+        found = {**self.of_decisions.compute(), "auprc": self.auprc.compute()}
+        return {name: found[name] for name in METRICS if name in found}
+
+    def reset(self) -> None:
+        """Forgets what came."""
+        self.of_decisions.reset()
+        self.auprc.reset()
 
 
 def split_figures(logits: Tensor, labels: Tensor, threshold: float) -> dict[str, float]:

@@ -205,15 +205,18 @@ def prepare_head(module: SpamModule, data: SMSDataModule) -> None:
     classifier = module.classifier
     if not isinstance(classifier.head, Perceptrons):
         return
+    device = classifier.head.mean.device
     if classifier.head.settings.spelling is not None:
         classifier.head.spellings.copy_(spellings(data.tokenizer.ranks, len(classifier.head.spellings)))
     if classifier.head.settings.sources:
-        classifier.head.balance(data.sources, torch.tensor(data.labels("train")))
+        classifier.head.balance(data.sources.to(device), torch.tensor(data.labels("train"), device=device))
     prefix = module.prefix or classifier.prefix
     total = square = torch.zeros(1, dtype=torch.float64)
     for batch in data.eval_dataloader("train"):
-        hidden = prefix(batch.tokens, batch.lengths)
-        vectors = classifier.vectors(hidden, batch.lengths, batch.tokens).cpu().double()  # (B, D)
+        tokens, lengths = batch.tokens.to(device), batch.lengths.to(device)
+        hidden = prefix(tokens, lengths)
+        hidden = hidden.float() if hidden.is_floating_point() else hidden  # a prefix kept under bf16
+        vectors = classifier.vectors(hidden, lengths, tokens).cpu().double()  # (B, D)
         total, square = total + vectors.sum(dim=0), square + vectors.square().sum(dim=0)
     n = len(data.labels("train"))
     classifier.head.standardise(total / n, (square / n - (total / n).square()).clamp(min=0).sqrt())
