@@ -16,7 +16,7 @@ from tests.synthetic import write_collection
 from spamlit.analysis import generalisation, results, results_tables
 from spamlit.analysis.results import Cell, cells, check_extra, run
 from spamlit.analysis.results_page import markdown, write_results
-from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, repeats
+from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, repeats, seen_in_training
 from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
 from spamlit.cli import main
 
@@ -232,14 +232,15 @@ def test_the_leak_is_told_from_the_rest(tmp_path: Path, collection: Path) -> Non
     """A system that knows training by heart and nothing else."""
     raw = written(tmp_path, collection, "raw", lambda test, known: test["group"].isin(known))
     found = outcomes([raw], VALIDATION)["raw"]
-    row = leak(found, {}).iloc[0]
+    seen = seen_in_training(found)
+    row = leak(found, {}, seen).iloc[0]
     assert (row["seen f1"], row["seen recall"], row["unseen f1"]) == (1, 1, 0)
     splits = raw.protocol.splits(0, str(collection))
     share = splits.test["group"].isin(splits.train["group"]).mean()
-    assert repeats(found)["messages"] == pytest.approx(share)
+    assert repeats(found, seen)["messages"] == pytest.approx(share)
     assert 0 < row["raw f1"] < 1
     grouped = written(tmp_path, collection, "grouped", lambda test, known: test["group"].isin(known))
-    assert leak(found, outcomes([grouped], VALIDATION)["grouped"]).iloc[0]["grouped f1"] == 0
+    assert leak(found, outcomes([grouped], VALIDATION)["grouped"], seen).iloc[0]["grouped f1"] == 0
 
 
 def test_the_messages_that_all_get_wrong_come_first(tmp_path: Path, collection: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from spamlit.analysis.statistics import mean_interval
+from spamlit.analysis.statistics import Interval, mean_interval
 from spamlit.assets import atomic_write
 from spamlit.training.run_folder import HOW, given_overrides, read_json, stored_overrides
 
@@ -134,13 +134,9 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---:|---|" + "---:|" * (len(head) - 2)]
     for row in table.to_dict("records"):
         theirs = ["" if row[name] is None else f"{row[name]:.2f}" for name in published]
-        ours = [_text(row[name], row[f"{name} ±"]) for name in FIGURES]
+        ours = [Interval(row[name], row[f"{name} ±"]).shown(2) for name in FIGURES]
         lines.append("| " + " | ".join([str(row["row"]), row["changes"], *theirs, str(row["runs"]), *ours]) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _text(mean: float, half: float) -> str:
-    return f"{mean:.2f}" if pd.isna(half) else f"{mean:.2f} ± {half:.2f}"
 
 
 def _plot(table: pd.DataFrame, path: Path) -> None:

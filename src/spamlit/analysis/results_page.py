@@ -138,10 +138,11 @@ def _leak(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, An
     if "raw" not in protocols:
         return None
     columns = ["raw f1", "grouped f1", "seen f1", "unseen f1", "seen recall", "unseen recall"]
-    table = tables.leak(protocols["raw"], protocols.get("grouped", {}))
+    seen = tables.seen_in_training(protocols["raw"])
+    table = tables.leak(protocols["raw"], protocols.get("grouped", {}), seen)
     lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table.to_dict("records")]
     head = ["system", "F1 raw", "F1 grouped", "F1 seen", "F1 unseen", "recall seen", "recall unseen"]
-    return {"table": markdown(head, lines), **tables.repeats(protocols["raw"])}
+    return {"table": markdown(head, lines), **tables.repeats(protocols["raw"], seen)}
 
 
 def _elsewhere(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ POLICIES = (VALIDATION, OWN)
 COMPARED = ("f1", "auprc")
 TARGETS: tuple[dict[str, float], ...] = ({"precision": 0.99}, {"fpr": 0.005})
 """Policies whose target should hold on test."""
+Seen = Mapping[int, set[int]]
+"""Ids of test messages by split seed."""
 UNTRAINED = ("majority", "prompted")
 """Kinds whose errors say nothing of a message."""
 
@@ -178,7 +180,7 @@ def comparisons(systems: Mapping[str, Outcome], baseline: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome]) -> pd.DataFrame:
+def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome], seen: Seen) -> pd.DataFrame:
     """What repeats between training and test are worth: means over seeds.
 
     Returns:
@@ -186,26 +188,25 @@ def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome]) -> pd.DataF
         training holds a repeat (``seen``), and on the others (``unseen``).
     """
     rows = []
-    repeated = _repeated(raw)
     for name, outcome in raw.items():
         row: dict[str, Any] = {"system": name, "raw f1": fmean(outcome.values("f1"))}
         row["grouped f1"] = fmean(grouped[name].values("f1")) if name in grouped else None
         for part in ("seen", "unseen"):
-            tests = [test[test["id"].isin(repeated[s]) == (part == "seen")] for s, test in outcome.tests.items()]
+            tests = [test[test["id"].isin(seen[s]) == (part == "seen")] for s, test in outcome.tests.items()]
             found = [scores(test) for test in tests if len(test)]
             row |= {f"{part} {metric}": fmean(each[metric] for each in found) for metric in ("f1", "recall") if found}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def repeats(raw: Mapping[str, Outcome]) -> dict[str, float]:
+def repeats(raw: Mapping[str, Outcome], seen: Seen) -> dict[str, float]:
     """Share of a raw test split, and of its spam, of which training holds a repeat; means over seeds."""
-    outcome, repeated = next(iter(raw.values())), _repeated(raw)
+    outcome = next(iter(raw.values()))
     shares: dict[str, list[float]] = {"messages": [], "spam": []}
     for seed, test in outcome.tests.items():
-        seen = test["id"].isin(repeated[seed])
-        shares["messages"].append(float(seen.mean()))
-        shares["spam"].append(float(seen[test["label"] == "spam"].mean()))
+        repeated = test["id"].isin(seen[seed])
+        shares["messages"].append(float(repeated.mean()))
+        shares["spam"].append(float(repeated[test["label"] == "spam"].mean()))
     return {name: fmean(values) for name, values in shares.items()}
 
 
@@ -305,11 +306,11 @@ def _texts(outcome: Outcome) -> pd.DataFrame:
     return pd.concat(frames)[["id", "text"]].drop_duplicates("id")
 
 
-def _repeated(raw: Mapping[str, Outcome]) -> dict[int, set[int]]:
-    """Ids of the test messages whose group is in training too, by seed."""
+def seen_in_training(raw: Mapping[str, Outcome]) -> Seen:
+    """Ids of the test messages whose group is in training too."""
     found = {}
     for seed, cell in {seed: cell for outcome in raw.values() for seed, cell in outcome.cells.items()}.items():
         splits = cell.protocol.splits(cell.seed, cell.source)
-        seen = splits.test["group"].isin(set(splits.train["group"]))
-        found[seed] = set(splits.test.loc[seen, "id"])
+        repeated = splits.test["group"].isin(set(splits.train["group"]))
+        found[seed] = set(splits.test.loc[repeated, "id"])
     return found
