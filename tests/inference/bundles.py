@@ -37,7 +37,7 @@ def random_bundle(
     tokenizer = byte_tokenizer()
     config = replace(FAMILIES[family], vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     classifier = Classifier(_random_gpt(config), **options)
-    classifier.set_trainable(trainable)
+    classifier.set_trainable("head" if classifier.block is not None else trainable)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in classifier.parameters():

@@ -33,7 +33,7 @@ tricky = st.text(
     min_size=1,
 )
 
-HEAD = HeadSettings(hidden=8, members=2, spelling=32, sources=True, lean=1.0, joint=0.1)
+HEAD = HeadSettings(hidden=8, members=2, spelling=32, sources=True, lean=1.0, joint=0.1, block=1e-3)
 
 
 def card_function(folder: Path, name: str):

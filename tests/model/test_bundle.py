@@ -92,14 +92,14 @@ def test_a_bundle_from_before_a_choice_loads(tmp_path, classifier, random_batch,
     [
         *({"pooling": "mean"}, {"layers": [1, 3]}, {"causal": False}, {"head_bias": False}, {"n_classes": 3}),
         {
-            "head": HeadSettings(hidden=8, members=2, spelling=32, sources=True),
+            "head": HeadSettings(hidden=8, members=2, spelling=32, sources=True, block=1e-3),
             "pooling": "mean_nonfirst",
             "layers": [1, 3],
         },
     ],
 )
 def test_the_choices_of_a_classifier_come_back(tmp_path, classifier, random_batch, llama_like, random_gpt, options):
-    model = classifier(backbone=random_gpt(llama_like), **options)
+    model = classifier("head" if "head" in options else "last_block", backbone=random_gpt(llama_like), **options)
     loaded, _ = load_bundle(saved(tmp_path / "bundle", model))
     batch = random_batch(llama_like, [12, 5])
     with torch.no_grad():  # with gradients the norm is computed in another way

@@ -240,7 +240,7 @@ def test_beginnings_are_what_forward_says_of_them(config, random_gpt, random_bat
 
 
 def test_beginnings_are_spelled_as_far_as_they_go(llama_like, random_gpt, random_batch):
-    head = HeadSettings(hidden=8, spelling=32, sources=True)
+    head = HeadSettings(hidden=8, spelling=32, sources=True, block=1e-3)
     classifier = Classifier(random_gpt(llama_like), pooling="mean_nonfirst", layers=[1, 3], head=head).eval()
     classifier.head.spellings.random_(97, 123, generator=torch.Generator().manual_seed(0))
     tokens, lengths = random_batch(llama_like, [9, 4])
@@ -249,6 +249,45 @@ def test_beginnings_are_spelled_as_far_as_they_go(llama_like, random_gpt, random
         for row, t in ((0, 2), (0, 8), (1, 0), (1, 3)):
             alone = classifier(tokens[row : row + 1, : t + 1], torch.tensor([t + 1]))
             torch.testing.assert_close(found[row, t], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def with_block(backbone, **settings):
+    """A classifier whose head has a block of its own."""
+    head = HeadSettings(hidden=8, block=1e-3)
+    return Classifier(backbone, head=head, **{"pooling": "mean_nonfirst", "layers": [1, 3], **settings})
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_heads_own_block_begins_as_a_copy_and_reads_the_last_token(config, random_gpt, random_batch, causal):
+    classifier = with_block(random_gpt(config), causal=causal)
+    tokens, lengths = random_batch(config, [9, 4, 1])
+    hidden = classifier.backbone(tokens, lengths=lengths, causal=causal)
+    last = classifier.backbone.norm(hidden)[torch.arange(3), lengths - 1]
+    said = classifier.block.linear(last)
+    expected = classifier.head(classifier.prefix(tokens, lengths), said)
+    torch.testing.assert_close(classifier(tokens, lengths), expected, rtol=1e-4, atol=1e-5)
+    below = classifier.below(tokens, lengths)
+    apart = classifier.suffix(classifier.prefix(tokens, lengths), lengths, tokens, below)
+    torch.testing.assert_close(apart, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_heads_own_block_learns_and_the_backbones_stays(gpt2_like, random_gpt, random_batch):
+    classifier = with_block(random_gpt(gpt2_like))
+    classifier.set_trainable("head")
+    tokens, lengths = random_batch(gpt2_like, [9, 4])
+    losses = classifier.learn_block(classifier.below(tokens, lengths), lengths, torch.tensor([1, -100]))
+    assert (losses == 0).tolist() == [False, True]
+    losses.sum().backward()
+    learned = {name for name, parameter in classifier.named_parameters() if parameter.grad is not None}
+    assert learned == {name for name, _ in classifier.named_parameters() if name.startswith("head.block.")}
+    assert set(classifier.trained_state()) >= learned
+
+
+def test_what_a_block_of_the_heads_own_does_not_go_with_is_refused(gpt2_like, random_gpt):
+    with pytest.raises(ValueError, match=r"model.head.block=0.001 reads no padding, model.pooling=mean does"):
+        with_block(random_gpt(gpt2_like), pooling="mean")
+    with pytest.raises(ValueError, match=r"model.trainable=last_block: .* model.trainable=head"):
+        with_block(random_gpt(gpt2_like)).set_trainable("last_block")
 
 
 @pytest.mark.parametrize("choice", [{"pooling": "mean"}, {"causal": False}])

@@ -39,12 +39,25 @@ def test_the_members_mean_probability_decides() -> None:
 
 
 @pytest.mark.parametrize(("lean", "joint"), [(0.0, 0.0), (2.0, 0.0), (-1.5, 0.25), (0.0, 0.5)])
-def test_the_gate_weighs_the_experts(lean: float, joint: float) -> None:
+def test_the_gate_goes_from_one_experts_log_odds_to_the_others(lean: float, joint: float) -> None:
     net = head(sources=True, lean=lean, joint=joint)
-    own, every, kind = experts(net)
-    gate = (1 - joint) * (kind + torch.tensor([lean, 0.0])).softmax(-1)[:, :1]
-    expected = gate * own.softmax(-1) + (1 - gate) * every.softmax(-1)
-    torch.testing.assert_close(net(vectors()).exp(), expected)
+    own, every, kind = (each[:, 1] - each[:, 0] for each in experts(net))
+    gate = joint + (1 - joint) * (kind - lean).sigmoid()
+    logits = net(vectors())
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], (1 - gate) * own + gate * every)
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(B))
+
+
+@pytest.mark.parametrize("sources", [True, False])
+def test_the_block_counts_as_much_as_the_own_messages_expert(sources: bool) -> None:
+    net = head(sources=sources)
+    said = torch.randn(B, 2, generator=torch.Generator().manual_seed(2))
+    own = by_hand(net, "own", 0, vectors()).log_softmax(-1)
+    expected = (own + said.log_softmax(-1)) / 2
+    if sources:
+        _, every, kind = experts(net)
+        expected = torch.lerp(expected, every.log_softmax(-1), kind.softmax(-1)[:, 1:])
+    torch.testing.assert_close(net(vectors(), said), expected.log_softmax(-1))
 
 
 def test_the_gate_learns_as_if_both_sources_were_equally_frequent_in_each_class() -> None:
@@ -77,7 +90,7 @@ def test_each_expert_learns_from_its_own_messages() -> None:
     torch.testing.assert_close(net.learn(vectors(), LABELS, SOURCES)[1], each[0] * (SOURCES == 0) + each[1] + each[2])
 
 
-def test_the_spelling_is_read_by_the_expert_of_the_own_messages() -> None:
+def test_the_spelling_is_read_by_the_expert_of_the_own_messages_and_by_a_gate() -> None:
     torch.manual_seed(0)
     net = Perceptrons(D, HeadSettings(hidden=4, spelling=32, sources=True), vocab_size=3).eval()
     net.spellings.copy_(spellings({b"free ": 0, b"Prize": 1, b"home": 2}, 3))
@@ -86,10 +99,36 @@ def test_the_spelling_is_read_by_the_expert_of_the_own_messages() -> None:
     alike = net.read(vectors()[:1].expand(2, -1), tokens, lengths)
     assert read.shape == (2, D + 32)
     torch.testing.assert_close(read[:, :D], vectors()[:2])
-    own, every, kind = net._outputs(alike)
+    own, every, kind, kind_spelled = net._outputs(alike)
     assert not torch.allclose(own[:, 0], own[:, 1])
+    assert not torch.allclose(kind_spelled[:, 0], kind_spelled[:, 1])
     torch.testing.assert_close(every[:, 0], every[:, 1])
     torch.testing.assert_close(kind[:, 0], kind[:, 1])
+    changed = net._outputs(read + torch.nn.functional.pad(torch.ones(2, D), (0, 32)))[3]
+    torch.testing.assert_close(changed, net._outputs(read)[3])  # which reads nothing but the spelling
+
+
+def test_both_gates_count_and_learn() -> None:
+    torch.manual_seed(0)
+    net = Perceptrons(D, HeadSettings(hidden=4, spelling=3, sources=True)).eval()
+    x = torch.cat([vectors(), vectors()[:, :3].flip(0)], dim=1)
+    own, every, *kinds = (each[0] for each in net._outputs(x))
+    gate = torch.stack([kind[:, 1:] - kind[:, :1] for kind in kinds]).mean(0).sigmoid()
+    expected = torch.lerp(own.log_softmax(-1), every.log_softmax(-1), gate).log_softmax(-1)
+    torch.testing.assert_close(net(x), expected)
+    label = F.cross_entropy(own, LABELS, reduction="none") * (SOURCES == 0) + F.cross_entropy(
+        every, LABELS, reduction="none"
+    )
+    kind = sum(F.cross_entropy(each, SOURCES, reduction="none") for each in kinds)
+    torch.testing.assert_close(net.learn(x, LABELS, SOURCES)[1], label + kind)
+
+
+def test_sixteen_bit_networks_are_mixed_in_float32() -> None:
+    net = head(sources=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, losses = net.learn(vectors(), LABELS, SOURCES)
+        said = net(vectors(), torch.zeros(B, 2, dtype=torch.bfloat16))
+    assert logits.dtype == said.dtype == losses.dtype == torch.float32
 
 
 def test_an_ignored_row_has_no_loss() -> None:
@@ -116,6 +155,9 @@ def test_dropout_acts_in_training_alone() -> None:
         ({"hidden": 4, "lean": 1.0}, "model.head.lean=1.0 turns the gate"),
         ({"hidden": 4, "joint": 1.0, "sources": True}, "model.head.joint=1.0"),
         ({"hidden": 4, "joint": 0.5}, "model.head.joint=0.5 turns the gate"),
+        ({"hidden": 4, "block": 1}, "model.head.block=1: choose a learning rate"),
+        ({"hidden": 4, "block": 0.0}, "model.head.block=0.0: choose a learning rate"),
+        ({"block": 1e-4}, "model.head.block=0.0001 needs a hidden layer"),
         ({"members": 3}, "model.head.members=3 needs a hidden layer"),
         ({"sources": True}, "model.head.sources=True needs a hidden layer"),
     ],

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import spamlit.training.train as recipe
 from spamlit.analysis.figures import read_scalars
+from spamlit.data.batch import Example, collate
 from spamlit.data.splits import read_split
 from spamlit.inference.predictor import Predictor
 from spamlit.model.classifier import TRAINABLES
@@ -377,6 +378,48 @@ def test_a_head_of_perceptrons_learns_and_comes_back(run, added):
     predicted = pd.read_csv(done.folder / "predictions.csv").query("split == 'test'")
     answers = Predictor.load(done.folder).classify(done.data.texts("test"))
     assert [a.probability for a in answers] == pytest.approx(predicted["probability"].tolist(), abs=1e-5)
+
+
+BLOCK = [*PERCEPTRONS, "model.head.sources=true", "model.head.block=3e-3", "data.obfuscate=1", "trainer.max_epochs=3"]
+
+
+@pytest.mark.parametrize("extra", [(), ("model.head.dropout=0",)])
+def test_a_block_of_the_heads_own_learns_from_the_own_messages_as_written(run, added, extra):
+    done = run(*BLOCK, f"data.extra=[{added}]", *extra)
+    origins = done.data.splits.train["origin"].tolist()
+    assert done.data.as_written.tolist() == [origin == "source" for origin in origins]
+    assert 0 < sum(done.data.as_written) < len(origins)
+    block, backbone = done.module.classifier.block.block, done.module.classifier.backbone.blocks[-1]
+    assert not torch.equal(block.mlp.up.weight, backbone.mlp.up.weight)
+    rates = [group["initial_lr"] for group in done.trainer.optimizers[0].param_groups]
+    assert rates == [1e-2, 3e-3]
+    predicted = pd.read_csv(done.folder / "predictions.csv").query("split == 'test'")
+    answers = Predictor.load(done.folder).classify(done.data.texts("test"))
+    assert [a.probability for a in answers] == pytest.approx(predicted["probability"].tolist(), abs=1e-5)
+
+
+def test_a_block_of_the_heads_own_learns_the_same_without_the_cache(run, added):
+    cached, live = (run(*BLOCK, f"data.extra=[{added}]", f"data.prefix_cache={on}") for on in ("true", "false"))
+    for name, value in cached.module.classifier.block.state_dict().items():
+        torch.testing.assert_close(live.module.classifier.block.state_dict()[name], value, rtol=1e-3, atol=5e-4)
+    assert live.metrics["test/loss"] == pytest.approx(cached.metrics["test/loss"], rel=1e-3)
+
+
+def test_a_batch_of_added_messages_alone_teaches_the_block_nothing(run, added):
+    done = run(*BLOCK, f"data.extra=[{added}]", "model.trainable=none")
+    rows = torch.tensor([row for row, plain in enumerate(done.data.as_written) if not plain][:4])
+    ids = [done.data.ids("train")[row] for row in rows]
+    batch = collate([Example(i, 1, row) for row, i in zip(rows.tolist(), ids, strict=True)], pad_id=0)
+    done.module.classifier.set_trainable("head")
+    losses = done.module._block_losses(batch, batch.labels, None)
+    losses.sum().backward()
+    assert losses.tolist() == [0, 0, 0, 0]
+    assert all(parameter.grad is not None for parameter in done.module.classifier.block.parameters())
+
+
+def test_a_block_of_the_heads_own_goes_with_frozen_ones(config, added):
+    with pytest.raises(ValueError, match=r"model.head.block=0.003 .* choose model.trainable=head, not last_block"):
+        check(config(*BLOCK, f"data.extra=[{added}]", "model.trainable=last_block"))
 
 
 def test_a_gate_needs_two_kinds_of_source(config):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from spamlit.assets import fetch
 from spamlit.data import sms
-from spamlit.data.additions import check_additions, read_extra, undisguised
+from spamlit.data.additions import DISGUISED, check_additions, read_extra, undisguised
 from spamlit.data.batch import Batch, Example, Messages, collate
 from spamlit.data.generated import GENERATED
 from spamlit.data.normalise import UNDONE, check_normalisation, normalise
@@ -41,6 +41,7 @@ class SMSDataModule(LightningDataModule):
     Before `setup`, `write` may be given what adds generated messages to the training split (`splits.Writer`).
     After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give, and
     `sources` (N,) of which training messages came from ``extra`` (1); generated ones are like the data's own (0).
+    `as_written` (N,) which of them are the data's own and not disguised.
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).
@@ -172,6 +173,7 @@ class SMSDataModule(LightningDataModule):
         }
         train = self.splits.train
         self.sources = torch.tensor(((train["id"] < 0) & (train["origin"] != GENERATED)).to_numpy(), dtype=torch.long)
+        self.as_written = (self.sources == 0) & torch.tensor((train["origin"] != DISGUISED).to_numpy())
         self.class_weights: Tensor | None = (
             balanced_weights(self._labels["train"]) if self.balance == "class_weights" else None
         )

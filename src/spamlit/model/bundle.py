@@ -149,7 +149,7 @@ def load_bundle(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         classifier = _build(config)
         state = _read_state(folder, config, set(classifier.state_dict()))
     except (*_UNFIT, SafetensorError) as error:
-        raise BundleError(f"{folder} does not describe a classifier: {error}") from error
+        raise BundleError(f"{folder} does not describe a classifier of this version: {error}") from error
     wrong = sorted(name for name, value in classifier.state_dict().items() if value.shape != state[name].shape)
     if wrong:
         raise BundleError(f"{folder / MODEL}: tensors of another shape than {CONFIG} says: {', '.join(wrong[:5])}")

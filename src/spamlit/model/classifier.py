@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from spamlit.model import lora
 from spamlit.model.gpt import GPT
-from spamlit.model.head import HeadSettings, Perceptrons
+from spamlit.model.head import HeadSettings, Perceptrons, TrainedBlock
 from spamlit.model.lora import LoRA
 from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pool_beginnings, pooled_position, read_layers
 
@@ -98,7 +98,15 @@ class Classifier(nn.Module):
             return nn.Linear(n_in, self.n_classes, bias=self.head_bias)
         if not self.head_bias:
             raise ValueError(f"model.head_bias=false goes with a linear head, not model.head.hidden={settings.hidden}")
-        return Perceptrons(n_in, settings, self.n_classes, self.backbone.config.vocab_size)
+        block = None
+        if settings.block is not None:
+            if self.pooling in READS_PADDING:
+                raise ValueError(
+                    f"model.head.block={settings.block} reads no padding, model.pooling={self.pooling} does"
+                )
+            last = self.backbone.blocks[-1]
+            block = TrainedBlock(last, self.backbone.norm, self.backbone.config.n_embd, self.n_classes)
+        return Perceptrons(n_in, settings, self.n_classes, self.backbone.config.vocab_size, block)
 
     def set_trainable(self, trainable: str, last_k: int | None = None, adapters: LoRA | None = None) -> None:
         """Choose which parameters are trained; those get memory of their own, the others stay mapped.
@@ -113,6 +121,10 @@ class Classifier(nn.Module):
             ValueError: Unknown choice, `last_k` missing, out of range or without use, or LoRA without a layer.
         """
         _check("model.trainable", trainable, TRAINABLES)
+        if self.block is not None and trainable not in ("none", "head"):
+            raise ValueError(
+                f"model.trainable={trainable}: a head with a block of its own goes with model.trainable=head"
+            )
         n_blocks = trained_blocks(trainable, last_k, self.backbone.config.n_layer)
         lora.remove(self)
         self.lora = (adapters or LoRA()) if trainable == "lora" else None
@@ -195,18 +207,40 @@ class Classifier(nn.Module):
         hidden: Tensor = self.backbone(tokens, stop=stop, lengths=self._visible_lengths(lengths), causal=self.causal)
         return hidden
 
-    def suffix(self, hidden: Tensor, lengths: Tensor, tokens: Tensor | None = None) -> Tensor:
+    @property
+    def block(self) -> TrainedBlock | None:
+        """The head's own block, where it has one."""
+        return self.head.block if isinstance(self.head, Perceptrons) else None
+
+    @torch.no_grad()
+    def below(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """What enters the backbone's last block, and the head's own: token ids (B, T) to (B, T, C)."""
+        return self.states(tokens, lengths, stop=self.backbone.config.n_layer - 1)
+
+    def suffix(
+        self, hidden: Tensor, lengths: Tensor, tokens: Tensor | None = None, below: Tensor | None = None
+    ) -> Tensor:
         """Run the trained rest on what `prefix` gave.
 
         Args:
             hidden: The result of `prefix`, rows padded alike.
             lengths: (B,).
             tokens: (B, T) ids, right-padded; for a head that reads the spelling.
+            below: The result of `below`; for a head with a block of its own.
 
         Returns:
             Logits (B, n_classes).
         """
-        logits: Tensor = self.head(self.vectors(hidden, lengths, tokens))
+        vectors = self.vectors(hidden, lengths, tokens)
+        said = [] if below is None else [self._block_logits(below, lengths)]
+        logits: Tensor = self.head(vectors, *said)
+        return logits
+
+    def _block_logits(self, below: Tensor, lengths: Tensor, *, everywhere: bool = False) -> Tensor:
+        """What the head's own block says of (B, T, C)."""
+        assert self.block is not None
+        rotary = self.backbone.rotary(0, below.shape[1])
+        logits: Tensor = self.block(below, rotary, lengths, causal=self.causal, everywhere=everywhere)
         return logits
 
     def vectors(self, hidden: Tensor, lengths: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -227,7 +261,7 @@ class Classifier(nn.Module):
         weights: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`suffix` with the loss that trains it.
+        """`suffix` with the loss that trains it, but for a block of the head's own (`learn_block`).
 
         Args:
             hidden: The result of `prefix`, rows padded alike.
@@ -246,24 +280,37 @@ class Classifier(nn.Module):
         logits = self.head(vectors).float()
         return logits, F.cross_entropy(logits, labels, weights, reduction="none")
 
+    def learn_block(self, below: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The loss (B,) of each row that trains the head's own block; arguments as in `suffix` and `learn`."""
+        return F.cross_entropy(self._block_logits(below, lengths).float(), labels, weights, reduction="none")
+
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Token ids (B, T) and lengths (B,) to logits (B, n_classes)."""
-        return self.suffix(self.prefix(tokens, lengths), lengths, tokens)
+        if self.block is None:
+            return self.suffix(self.prefix(tokens, lengths), lengths, tokens)
+        states: dict[int, Tensor] = {self.backbone.config.n_layer - 1: tokens}
+        with torch.no_grad():
+            hidden = self.pooled(tokens, lengths, start=0, keep=states)
+        return self.suffix(hidden, lengths, tokens, *states.values())
 
-    def pooled(self, x: Tensor, lengths: Tensor, start: int) -> Tensor:
+    def pooled(self, x: Tensor, lengths: Tensor, start: int, keep: dict[int, Tensor] | None = None) -> Tensor:
         """Blocks from `start`, final norm and pooling: (B, T) ids or (B, T, C) states to (B, L·C) for L layers.
 
-        `start` is at most the first layer that is read.
+        `start` is at most the first layer that is read. After as many blocks as a key of `keep` says, its value becomes
+        the states (B, T, C).
         """
         position = pooled_position(x.shape[1], lengths, self.pooling)
         vectors = []
-        for stop in self.layers:
+        for stop in sorted({*self.layers, *(keep or ())}):
             only = position[:, None] if position is not None and stop == self.layers[-1] else None  # (B,) -> (B, 1)
             x = self.backbone(
                 x, start=start, stop=stop, lengths=self._visible_lengths(lengths), positions=only, causal=self.causal
             )
-            hidden = self.backbone.norm(x)  # (B, T, C) or (B, 1, C)
-            vectors.append(pool(hidden, lengths, self.pooling) if only is None else hidden.squeeze(1))
+            if keep is not None and stop in keep:
+                keep[stop] = x
+            if stop in self.layers:
+                hidden = self.backbone.norm(x)  # (B, T, C) or (B, 1, C)
+                vectors.append(pool(hidden, lengths, self.pooling) if only is None else hidden.squeeze(1))
             start = stop
         return torch.cat(vectors, dim=1)  # L of (B, C) -> (B, L·C)
 
@@ -284,17 +331,21 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"model.pooling={self.pooling}, model.causal={self.causal}: beginnings need passes of their own"
             )
-        x, start, vectors = tokens, 0, []
-        for stop in self.layers:
+        x, start, vectors, said = tokens, 0, [], []
+        below = {self.backbone.config.n_layer - 1} if self.block is not None else set()
+        for stop in sorted({*self.layers} | below):
             x = self.backbone(x, start=start, stop=stop, lengths=lengths, causal=True)  # (B, T, C)
-            vectors.append(pool_beginnings(self.backbone.norm(x), self.pooling))
+            if stop in below:
+                said = [self._block_logits(x, lengths, everywhere=True)]  # (B, T, n_classes)
+            if stop in self.layers:
+                vectors.append(pool_beginnings(self.backbone.norm(x), self.pooling))
             start = stop
         read = torch.cat(vectors, dim=-1)  # L of (B, T, C) -> (B, T, L·C)
         if isinstance(self.head, Perceptrons) and self.head.settings.spelling:
             each = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).repeat(len(tokens))  # (B·T,)
             rows = tokens.repeat_interleave(tokens.shape[1], dim=0)  # (B·T, T)
             read = self.head.read(read.flatten(0, 1), rows, each).view(*tokens.shape, -1)
-        logits: Tensor = self.head(read)  # (B, T, D) -> (B, T, n_classes)
+        logits: Tensor = self.head(read, *said)  # (B, T, D) -> (B, T, n_classes)
         return logits
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spamlit.model.attention import Rotary
 from spamlit.model.spelling import WIDTH, hashed_ngrams, spelled
 
 
@@ -25,6 +27,8 @@ class HeadSettings:
         sources: Whether each member has two experts, for messages like the data's own and for all, and a gate.
         lean: Log-odds by which the gate takes a message for one like the data's own rather than not.
         joint: Weight of the expert for all messages where the gate is sure that a message is like the data's own.
+        block: Learning rate of a copy of the backbone's last block (`TrainedBlock`), which learns from the data's own
+            messages beside the networks; None: no copy.
 
     Raises:
         ValueError: Values that make no head.
@@ -37,6 +41,7 @@ class HeadSettings:
     sources: bool = False
     lean: float = 0.0
     joint: float = 0.0
+    block: float | None = None
 
     def __post_init__(self) -> None:
         for key, most in (("hidden", 1 << 14), ("members", 64), ("spelling", 1 << 16)):
@@ -51,12 +56,16 @@ class HeadSettings:
             raise ValueError(f"model.head.lean={self.lean!r:.40}: choose log-odds from -50 to 50")
         if not isinstance(self.joint, int | float) or not 0 <= self.joint < 1:
             raise ValueError(f"model.head.joint={self.joint!r:.40}: choose a weight from 0 to below 1")
-        for key in ("lean", "joint"):
-            if getattr(self, key) and not self.sources:
-                raise ValueError(
-                    f"model.head.{key}={getattr(self, key)} turns the gate of model.head.sources=true: give that too"
-                )
-        linear = {"members": 1, "dropout": 0.0, "spelling": None, "sources": False}
+        turned = next((key for key in ("lean", "joint") if getattr(self, key)), None)
+        if turned and not self.sources:
+            raise ValueError(
+                f"model.head.{turned}={getattr(self, turned)} turns the gate of model.head.sources=true: give that too"
+            )
+        if self.block is not None and (type(self.block) is not float or not 0 < self.block < 1):
+            raise ValueError(
+                f"model.head.block={self.block!r:.40}: choose a learning rate above 0 and below 1, or null"
+            )
+        linear = {"members": 1, "dropout": 0.0, "spelling": None, "sources": False, "block": None}
         changed = [key for key, value in linear.items() if getattr(self, key) != value]
         if self.hidden is None and changed:
             raise ValueError(
@@ -90,21 +99,52 @@ class Networks(nn.Module):
         return torch.baddbmm(self.bias2, F.dropout(hidden, self.dropout, self.training), self.weight2)
 
 
+class TrainedBlock(nn.Module):
+    """A copy of the backbone's last block that is trained, with a final norm and a linear read of the last token.
+
+    Args:
+        block: The backbone's last block, to be copied.
+        norm: Its final norm, to be copied.
+        n_in: C, size of a token's state.
+        n_classes: Number of logits.
+    """
+
+    def __init__(self, block: nn.Module, norm: nn.Module, n_in: int, n_classes: int) -> None:
+        super().__init__()
+        self.block, self.norm = copy.deepcopy(block), copy.deepcopy(norm)
+        self.linear = nn.Linear(n_in, n_classes)
+
+    def forward(
+        self, below: Tensor, rotary: Rotary | None, lengths: Tensor, *, causal: bool, everywhere: bool = False
+    ) -> Tensor:
+        """What enters the last block (B, T, C) to logits (B, n_classes) of the last token, or (B, T, n_classes)."""
+        last = None if everywhere else lengths[:, None] - 1  # (B, 1)
+        states = self.block(below, rotary, positions=last, lengths=lengths, causal=causal)  # (B, T or 1, C)
+        logits: Tensor = self.linear(self.norm(states if everywhere else states.squeeze(1)))
+        return logits
+
+
 class Perceptrons(nn.Module):
     """Several networks with one hidden layer each, on standardised vectors; the mean of their probabilities decides.
 
     With ``sources``, three networks make a member: one says a message's label as messages like the data's own have it
     (learned from those), one its label as all messages have it (learned from all, those that were added too), one which
-    of the two kinds it is (learned as if spam came from both equally often, and ham too: `balance`), and this weighs
-    the first two: a mixture of two experts. Where one boundary has to serve an old collection and recent messages, both
-    lose; with two they lose less (`docs/log.md`). The spelling is read by the first alone: how a collection spells its
-    spam says nothing of other messages.
+    of the two kinds it is (learned as if spam came from both equally often, and ham too: `balance`), and this gate goes
+    from the log-odds of the first to those of the second: a mixture of two experts. Where one boundary has to serve an
+    old collection and recent messages, both lose; with two they lose less (`docs/log.md`).
+
+    With ``spelling`` too, the first reads the spelling beside the vector, and a network that reads nothing else judges
+    the kind beside the third: the mean of their log-odds counts. The second does not: how a collection spells its spam
+    says nothing of other messages.
+
+    With ``block``, a trained block (`TrainedBlock`) judges labels beside the first: the mean of their log-odds counts.
 
     Args:
         n_in: Size of the backbone's vector; with spelling, D is as many buckets more.
         settings: With units of the hidden layer.
         n_classes: Number of logits.
         vocab_size: V, number of token ids.
+        block: Where ``settings.block`` asks for it.
 
     Attributes:
         mean, scale: (D,) each, what vectors are standardised by; `standardise` sets them.
@@ -112,16 +152,26 @@ class Perceptrons(nn.Module):
         spellings: (V, WIDTH) uint8 of `spelling.spellings`, to be set; without ``settings.spelling`` of no token.
     """
 
-    def __init__(self, n_in: int, settings: HeadSettings, n_classes: int = 2, vocab_size: int = 1) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        settings: HeadSettings,
+        n_classes: int = 2,
+        vocab_size: int = 1,
+        block: TrainedBlock | None = None,
+    ) -> None:
         super().__init__()
         self.settings, self.n_in, self.n_classes = settings, n_in, n_classes
         n_all = n_in + (settings.spelling or 0)
         self.own = Networks(n_all, n_classes, settings)
+        self.kind_spelled: Networks | None = None
         if settings.sources:
             self.every = Networks(n_in, n_classes, settings)
             self.kind = Networks(n_in, 2, settings)
+            self.kind_spelled = Networks(settings.spelling, 2, settings) if settings.spelling else None
             self.kind_weights: Tensor
             self.register_buffer("kind_weights", torch.ones(2, n_classes, device="cpu"), persistent=False)
+        self.block = block
         self.mean: Tensor
         self.scale: Tensor
         self.spellings: Tensor
@@ -152,14 +202,23 @@ class Perceptrons(nn.Module):
         counts.index_put_((sources, labels), torch.ones_like(labels, dtype=counts.dtype), accumulate=True)
         self.kind_weights.copy_(counts.mean(dim=0) / counts.clamp(min=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Vectors (…, D) to the logarithm of the members' mean probabilities (…, n_classes)."""
-        return self._combined(self._outputs(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], self.n_classes)
+    def forward(self, x: Tensor, block: Tensor | None = None) -> Tensor:
+        """To the logarithm of the members' mean probabilities (…, n_classes).
+
+        Args:
+            x: Vectors (…, D).
+            block: What the trained block says of them, (…, n_classes).
+        """
+        outputs = self._outputs(x.reshape(-1, x.shape[-1]))
+        said = None if block is None else block.reshape(-1, self.n_classes)
+        return self._combined(outputs, said).view(*x.shape[:-1], self.n_classes)
 
     def learn(
         self, x: Tensor, labels: Tensor, sources: Tensor | None = None, weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, n_classes) of vectors (B, D), and the loss (B,) of each row, the mean over the members.
+        """The networks' logits (B, n_classes) of vectors (B, D), and their loss (B,) of each row, the members' mean.
+
+        The trained block learns apart, from other rows (`Classifier.learn_block`).
 
         Args:
             x: (B, D).
@@ -171,11 +230,12 @@ class Perceptrons(nn.Module):
         if not self.settings.sources:
             return self._combined(outputs), _loss(outputs[0], labels, weights)
         assert sources is not None
-        own, every, kind = outputs
+        own, every, *kinds = outputs
+        kind_labels = sources.masked_fill(labels == -100, -100)
         loss = (
             _loss(own, labels.masked_fill(sources == 1, -100), weights)
             + _loss(every, labels, weights)
-            + _loss(kind, sources.masked_fill(labels == -100, -100)) * self.kind_weights[sources, labels.clamp(min=0)]
+            + sum(_loss(kind, kind_labels) for kind in kinds) * self.kind_weights[sources, labels.clamp(min=0)]
         )
         return self._combined(outputs), loss
 
@@ -184,18 +244,22 @@ class Perceptrons(nn.Module):
         x = (x.float() - self.mean) * self.scale
         if not self.settings.sources:
             return [self.own(x)]
-        return [self.own(x), self.every(x[:, : self.n_in]), self.kind(x[:, : self.n_in])]
+        vector, spelling = x[:, : self.n_in], x[:, self.n_in :]
+        outputs = [self.own(x), self.every(vector), self.kind(vector)]
+        return [*outputs, self.kind_spelled(spelling)] if self.kind_spelled is not None else outputs
 
-    def _combined(self, outputs: list[Tensor]) -> Tensor:
-        """What the networks say to log-probabilities (B, n_classes)."""
-        answer = outputs[0].log_softmax(dim=-1)
+    def _combined(self, outputs: list[Tensor], block: Tensor | None = None) -> Tensor:
+        """What the networks (K, B, classes) and the block (B, n_classes) say to log-probabilities (B, n_classes)."""
+        answer = outputs[0].log_softmax(dim=-1).float()
+        if block is not None:
+            answer = (answer + block.float().log_softmax(dim=-1)) / 2
         if self.settings.sources:
-            _, every, kind = outputs
-            odds = kind[..., 1:] - kind[..., :1] - self.settings.lean  # of a message unlike the data's own
-            joint = self.settings.joint + (1 - self.settings.joint) * odds.sigmoid()
-            own = math.log1p(-self.settings.joint) + F.logsigmoid(-odds)
-            answer = torch.logaddexp(own + answer, joint.log() + every.log_softmax(dim=-1))
-        return answer.logsumexp(dim=0) - math.log(len(answer))
+            _, every, *kinds = outputs
+            kind = torch.stack(kinds).float().mean(dim=0)  # (K, B, 2)
+            modern = (kind[..., 1:] - kind[..., :1] - self.settings.lean).sigmoid()
+            modern = self.settings.joint + (1 - self.settings.joint) * modern
+            answer = torch.lerp(answer, every.float().log_softmax(dim=-1), modern)
+        return answer.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(answer))
 
 
 def _loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -76,6 +76,11 @@ def _check_head(cfg: DictConfig) -> None:
     head = head_settings(cfg)
     if head.hidden is not None and not cfg.model.head_bias:
         raise ValueError(f"model.head_bias=false goes with a linear head, not model.head.hidden={head.hidden}.")
+    if head.block is not None and cfg.model.trainable not in ("none", "head"):
+        raise ValueError(
+            f"model.head.block={head.block} trains a block beside frozen ones: choose model.trainable=head, not "
+            f"{cfg.model.trainable}, or model.head.block=null."
+        )
     if head.sources and not cfg.data.extra:
         raise ValueError("model.head.sources=true tells added messages from the data's own: give data.extra=[modern].")
 

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from spamlit.data.batch import IGNORED, Batch
 from spamlit.data.splits import SplitName
 from spamlit.model.classifier import Classifier
+from spamlit.model.head import Perceptrons
 from spamlit.training.decision import Decision, brier_score, calibration_error
 from spamlit.training.divergence import check_finite
 from spamlit.training.metrics import SpamMetrics, split_figures
@@ -54,6 +55,8 @@ class SpamModule(LightningModule):
         class_weights: (2,) weights of the classes in the loss, or None.
         ignore_index: a label that the training loss leaves out, or None.
         sources: (N,) of the training messages, 0 for the data's own and 1 for added ones; for a head that asks.
+        below: computes or looks up what a block of the head's own reads; by default `classifier.below`, live.
+        as_written: (N,) which training messages such a block learns from.
 
     Attributes:
         average: of the trained parameters by name, where they are averaged (`averaging.WeightAverage`).
@@ -73,6 +76,8 @@ class SpamModule(LightningModule):
         class_weights: Tensor | None = None,
         ignore_index: int | None = None,
         sources: Tensor | None = None,
+        below: Prefix | None = None,
+        as_written: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # checkpoints hold what is trained; load_trained_state is strict about that
@@ -83,6 +88,8 @@ class SpamModule(LightningModule):
         self.prefix = prefix
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("sources", sources, persistent=False)
+        self.below = below
+        self.register_buffer("as_written", as_written, persistent=False)
         self.ignore_index = IGNORED if ignore_index is None else ignore_index
         self.val_metrics = _SplitMetrics()
         self.average: dict[str, Tensor] | None = None
@@ -98,8 +105,12 @@ class SpamModule(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, 2) of ham and spam, float32."""
-        prefix = self.prefix or self.classifier.prefix
-        return self.classifier.suffix(prefix(batch.tokens, batch.lengths), batch.lengths, batch.tokens).float()
+        if self.prefix is None:
+            logits: Tensor = self.classifier(batch.tokens, batch.lengths)
+            return logits.float()
+        hidden = self.prefix(batch.tokens, batch.lengths)
+        below = self.below(batch.tokens, batch.lengths) if self.below is not None else None
+        return self.classifier.suffix(hidden, batch.lengths, batch.tokens, below).float()
 
     def configure_model(self) -> None:
         """Under trainer=fsdp, and for training alone: each process keeps a share of the weights."""
@@ -112,12 +123,26 @@ class SpamModule(LightningModule):
         sources = self.sources[batch.index] if isinstance(self.sources, Tensor) else None
         hidden = (self.prefix or self.classifier.prefix)(batch.tokens, batch.lengths)
         logits, losses = self.classifier.learn(hidden, batch.lengths, labels, sources, weights, batch.tokens)
+        if self.classifier.block is not None:
+            losses = losses + self._block_losses(batch, labels, weights)
         loss = losses.sum() / self._global_weight(labels, weights)
         self._step_rows = batch.index
         self._check_finite(losses, "the loss of training", "train", batch.index)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
         self._right.append((logits.detach().argmax(dim=-1) == labels)[labels != IGNORED])
         return loss
+
+    def _block_losses(self, batch: Batch, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """(B,) of a block of the head's own: 0 for rows that it does not learn from."""
+        assert isinstance(self.as_written, Tensor)
+        counts = self.as_written[batch.index]  # (B,)
+        counts[0] |= ~counts.any()  # no step without a gradient: other processes wait for it
+        longest = int(batch.lengths[counts].max())
+        tokens, lengths = batch.tokens[counts, :longest], batch.lengths[counts]
+        below = (self.below or self.classifier.below)(tokens, lengths)
+        labels = labels.masked_fill(~self.as_written[batch.index], IGNORED)[counts]
+        losses = self.classifier.learn_block(below, lengths, labels, weights)
+        return losses.new_zeros(len(counts)).masked_scatter(counts, losses)
 
     def on_after_backward(self) -> None:
         """Gradients that would spoil the weights; those of float16 are meant to overflow, and its scaler looks."""
@@ -193,7 +218,13 @@ class SpamModule(LightningModule):
         return Outputs(*(column[order].cpu() for column in columns))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        parameters = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
+        trained = {name: parameter for name, parameter in self.classifier.named_parameters() if parameter.requires_grad}
+        parameters: list[Any] = list(trained.values())
+        head = self.classifier.head
+        if isinstance(head, Perceptrons) and head.settings.block is not None:
+            block = [parameter for name, parameter in trained.items() if name.startswith("head.block.")]
+            others = [parameter for name, parameter in trained.items() if not name.startswith("head.block.")]
+            parameters = [{"params": others}, {"params": block, "lr": head.settings.block}]
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer

@@ -49,6 +49,21 @@ def make_prefix_cache(
     return pooled
 
 
+def make_below_cache(
+    cfg: DictConfig, classifier: Classifier, data: SMSDataModule, splits: tuple[SplitName, ...]
+) -> PrefixCache | None:
+    """What a block of the head's own reads of the messages that it learns from or judges; None as above, or without it.
+
+    It is the store that training the last block reads.
+    """
+    if not cfg.data.prefix_cache or classifier.block is None:
+        return None
+    learned = [ids for ids, counts in zip(data.ids("train"), data.as_written.tolist(), strict=True) if counts]
+    cache = prefix_store(cfg, classifier, classifier.backbone.config.n_layer - 1, classifier.below)
+    cache.fill([*learned, *(ids for split in splits for ids in data.ids(split))])
+    return cache
+
+
 def prefix_store(cfg: DictConfig, classifier: Classifier, boundary: int, compute: Prefix) -> PrefixCache:
     """The store of what leaves the lowest `boundary` blocks, or of the pooled vectors above all of them."""
     pooled = boundary > classifier.backbone.config.n_layer

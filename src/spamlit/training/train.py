@@ -35,7 +35,7 @@ from spamlit.training.divergence import told_by_id
 from spamlit.training.generated import make_writer
 from spamlit.training.model_card import model_card
 from spamlit.training.module import Predictions, SpamModule
-from spamlit.training.prefix_stores import make_prefix_cache
+from spamlit.training.prefix_stores import make_below_cache, make_prefix_cache
 from spamlit.training.run_folder import write_results
 from spamlit.training.schedule import total_steps
 from spamlit.training.settings import (
@@ -111,6 +111,7 @@ def train(cfg: DictConfig) -> Run:
     with timing("prefix"):
         splits = evaluated_splits(cfg, data)
         cache = make_prefix_cache(cfg, classifier, data, splits)
+        below = make_below_cache(cfg, classifier, data, splits)
     module = SpamModule(
         classifier,
         hydra.utils.instantiate(cfg.optimizer),
@@ -120,6 +121,8 @@ def train(cfg: DictConfig) -> Run:
         class_weights=data.class_weights,
         ignore_index=cfg.model.ignore_index,
         sources=data.sources,
+        below=below,
+        as_written=data.as_written,
     )
     sound = partial(told_by_id, data.splits, folder / "checkpoints", cfg.optimizer.lr)
     with timing("fit"), sound():
