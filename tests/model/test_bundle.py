@@ -87,6 +87,17 @@ def test_a_bundle_from_before_a_choice_loads(tmp_path, classifier, random_batch,
     assert torch.equal(load_bundle(folder)[0](*batch), model(*batch))
 
 
+def test_a_bundle_whose_experts_were_mixed_in_another_way_is_refused(tmp_path, classifier, llama_like, random_gpt):
+    head = HeadSettings(hidden=8, sources=True)
+    folder = saved(tmp_path / "bundle", classifier("head", backbone=random_gpt(llama_like), head=head))
+    config = json.loads((folder / "config.json").read_text())
+    del config["head"]["block"]
+    config["sha256"] = sha256_settings(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=r"not describe a classifier of this version: .* train again"):
+        load_bundle(folder)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -271,6 +271,17 @@ def test_the_heads_own_block_begins_as_a_copy_and_reads_the_last_token(config, r
     torch.testing.assert_close(apart, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_dropout_acts_in_the_heads_own_block_too(gpt2_like, random_gpt, random_batch):
+    classifier = with_block(random_gpt(gpt2_like), dropout=0.5)
+    classifier.set_trainable("head")
+    batch = random_batch(gpt2_like, [9, 4])
+    below = classifier.below(*batch)
+    said = [classifier.train()._block_logits(below, batch[1]) for _ in range(2)]
+    assert not torch.equal(*said)
+    said = [classifier.eval()._block_logits(below, batch[1]) for _ in range(2)]
+    assert torch.equal(*said)
+
+
 def test_the_heads_own_block_learns_and_the_backbones_stays(gpt2_like, random_gpt, random_batch):
     classifier = with_block(random_gpt(gpt2_like))
     classifier.set_trainable("head")

@@ -129,6 +129,7 @@ def test_sixteen_bit_networks_are_mixed_in_float32() -> None:
         logits, losses = net.learn(vectors(), LABELS, SOURCES)
         said = net(vectors(), torch.zeros(B, 2, dtype=torch.bfloat16))
     assert logits.dtype == said.dtype == losses.dtype == torch.float32
+    torch.testing.assert_close(said.exp().sum(-1), torch.ones(B), rtol=0, atol=1e-6)
 
 
 def test_an_ignored_row_has_no_loss() -> None:

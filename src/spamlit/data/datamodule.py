@@ -41,7 +41,7 @@ class SMSDataModule(LightningDataModule):
     Before `setup`, `write` may be given what adds generated messages to the training split (`splits.Writer`).
     After `setup`, `splits`, `max_length`, `class_weights`, `ids`, `texts` and `labels` say what the loaders give, and
     `sources` (N,) of which training messages came from ``extra`` (1); generated ones are like the data's own (0).
-    `as_written` (N,) which of them are the data's own and not disguised.
+    `as_written` (N,) which of them count as the data's own and are not disguised.
 
     Args:
         tokenizer: A tokenizer, or its name (``gpt2``, ``smollm2``).

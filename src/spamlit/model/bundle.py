@@ -193,6 +193,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 def _build(config: dict[str, Any]) -> Classifier:
     """The classifier without weights: all of them are on the meta device."""
     _check_model(config)
+    if (config.get("head") or {}).get("sources") and "block" not in config["head"]:
+        raise ValueError("its experts were mixed in another way: train again")
     backbone = GPT(GPTConfig(**config["backbone"]))
     with torch.device("meta"):
         return Classifier(

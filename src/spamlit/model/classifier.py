@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spamlit.model import lora
-from spamlit.model.gpt import GPT
+from spamlit.model.gpt import GPT, Block
 from spamlit.model.head import HeadSettings, Perceptrons, TrainedBlock
 from spamlit.model.lora import LoRA
 from spamlit.model.pooling import POOLINGS, READS_PADDING, pool, pool_beginnings, pooled_position, read_layers
@@ -105,6 +105,7 @@ class Classifier(nn.Module):
                     f"model.head.block={settings.block} reads no padding, model.pooling={self.pooling} does"
                 )
             last = self.backbone.blocks[-1]
+            assert isinstance(last, Block)
             block = TrainedBlock(last, self.backbone.norm, self.backbone.config.n_embd, self.n_classes)
         return Perceptrons(n_in, settings, self.n_classes, self.backbone.config.vocab_size, block)
 
@@ -137,6 +138,8 @@ class Classifier(nn.Module):
                 parameter.requires_grad_(True)
         lowest = self._lowest_trained()
         self.backbone.set_dropout(self.dropout, lowest)
+        if self.block is not None:
+            self.block.block.set_dropout(self.dropout)
         read_below = lowest is not None and self.layers[0] < lowest <= self.backbone.config.n_layer
         self._boundary = self.layers[0] if read_below else lowest  # asked for in every step
 
@@ -231,6 +234,7 @@ class Classifier(nn.Module):
         Returns:
             Logits (B, n_classes).
         """
+        assert (below is None) == (self.block is None)
         vectors = self.vectors(hidden, lengths, tokens)
         said = [] if below is None else [self._block_logits(below, lengths)]
         logits: Tensor = self.head(vectors, *said)

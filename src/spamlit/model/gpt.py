@@ -87,6 +87,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = 0.0
 
+    def set_dropout(self, p: float) -> None:
+        """Of the attention weights and of both residual branches, in train mode."""
+        self.dropout = self.attention.dropout = p
+
     def forward(
         self,
         x: Tensor,
@@ -251,7 +255,7 @@ class GPT(nn.Module):
         self.dropout = p if start is None else 0.0
         for n, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            block.dropout = block.attention.dropout = p if n >= (start or 0) else 0.0
+            block.set_dropout(p if n >= (start or 0) else 0.0)
 
 
 def packed_rows(lengths: Tensor | None, n_tokens: int) -> Packing | None:

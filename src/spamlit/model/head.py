@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spamlit.model.attention import Rotary
+from spamlit.model.gpt import Block
 from spamlit.model.spelling import WIDTH, hashed_ngrams, spelled
 
 
@@ -28,7 +29,7 @@ class HeadSettings:
         lean: Log-odds by which the gate takes a message for one like the data's own rather than not.
         joint: Weight of the expert for all messages where the gate is sure that a message is like the data's own.
         block: Learning rate of a copy of the backbone's last block (`TrainedBlock`), which learns from the data's own
-            messages beside the networks; None: no copy.
+            messages, not from disguised copies, beside the networks; None: no copy.
 
     Raises:
         ValueError: Values that make no head.
@@ -109,7 +110,7 @@ class TrainedBlock(nn.Module):
         n_classes: Number of logits.
     """
 
-    def __init__(self, block: nn.Module, norm: nn.Module, n_in: int, n_classes: int) -> None:
+    def __init__(self, block: Block, norm: nn.Module, n_in: int, n_classes: int) -> None:
         super().__init__()
         self.block, self.norm = copy.deepcopy(block), copy.deepcopy(norm)
         self.linear = nn.Linear(n_in, n_classes)
@@ -250,7 +251,7 @@ class Perceptrons(nn.Module):
 
     def _combined(self, outputs: list[Tensor], block: Tensor | None = None) -> Tensor:
         """What the networks (K, B, classes) and the block (B, n_classes) say to log-probabilities (B, n_classes)."""
-        answer = outputs[0].log_softmax(dim=-1).float()
+        answer = outputs[0].float().log_softmax(dim=-1)
         if block is not None:
             answer = (answer + block.float().log_softmax(dim=-1)) / 2
         if self.settings.sources:

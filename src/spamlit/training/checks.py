@@ -81,6 +81,11 @@ def _check_head(cfg: DictConfig) -> None:
             f"model.head.block={head.block} trains a block beside frozen ones: choose model.trainable=head, not "
             f"{cfg.model.trainable}, or model.head.block=null."
         )
+    if head.block is not None and cfg.model.pooling in READS_PADDING:
+        raise ValueError(
+            f"model.head.block={head.block} reads no padding, model.pooling={cfg.model.pooling} does: choose "
+            "model.pooling=mean_nonfirst, or model.head.block=null."
+        )
     if head.sources and not cfg.data.extra:
         raise ValueError("model.head.sources=true tells added messages from the data's own: give data.extra=[modern].")
 

@@ -135,13 +135,17 @@ class SpamModule(LightningModule):
     def _block_losses(self, batch: Batch, labels: Tensor, weights: Tensor | None) -> Tensor:
         """(B,) of a block of the head's own: 0 for rows that it does not learn from."""
         assert isinstance(self.as_written, Tensor)
-        counts = self.as_written[batch.index]  # (B,)
-        counts[0] |= ~counts.any()  # no step without a gradient: other processes wait for it
-        longest = int(batch.lengths[counts].max())
-        tokens, lengths = batch.tokens[counts, :longest], batch.lengths[counts]
-        below = (self.below or self.classifier.below)(tokens, lengths)
-        labels = labels.masked_fill(~self.as_written[batch.index], IGNORED)[counts]
-        losses = self.classifier.learn_block(below, lengths, labels, weights)
+        counts = self.as_written[batch.index] & (labels != IGNORED)  # (B,)
+        tokens, lengths, labels = batch.tokens[counts], batch.lengths[counts], labels[counts]
+        if not len(tokens):  # a filler: no step without a gradient, for other processes wait for it
+            tokens = torch.full_like(batch.tokens[:1, :1], self.classifier.backbone.config.pad_id)
+            lengths, labels = torch.ones_like(batch.lengths[:1]), torch.full_like(batch.labels[:1], IGNORED)
+        tokens = tokens[:, : int(lengths.max())]
+        losses = self.classifier.learn_block(
+            (self.below or self.classifier.below)(tokens, lengths), lengths, labels, weights
+        )
+        if not counts.any():
+            return losses.expand(len(counts))
         return losses.new_zeros(len(counts)).masked_scatter(counts, losses)
 
     def on_after_backward(self) -> None:
@@ -156,7 +160,7 @@ class SpamModule(LightningModule):
         check_finite(values, what, split, rows, self.global_step - 1, strategy)
 
     def on_train_epoch_end(self) -> None:
-        """Accuracy on the training messages, each as the step found it."""
+        """Accuracy on the training messages, each as the step found it; without a block of the head's own."""
         if self._right:
             right = torch.cat(self._right).float().mean()
             self.log("train/accuracy", right, sync_dist=self.trainer.world_size > 1)

@@ -22,7 +22,7 @@ def adamw(
     """AdamW that lets all parameters decay, or matrices alone.
 
     Args:
-        parameters: What is trained, or groups of it with settings of their own, as `torch.optim` takes them.
+        parameters: What is trained, or groups of it as `torch.optim` takes them, with other settings than the decay.
         weight_decay: Of those that decay.
         decay: ``all``, or ``matrices``: biases and norms are left alone. These are the parameter groups of the Hugging
             Face Trainer, for models whose vectors are biases and norms, as here.

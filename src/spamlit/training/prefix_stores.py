@@ -35,6 +35,8 @@ def make_prefix_cache(
         return None
     needed = dict.fromkeys(("train", *splits))
     messages = [ids for split in needed for ids in data.ids(split)]
+    if cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1:
+        messages.append([data.tokenizer.pad_id])  # a filler, where processes share a split unevenly
     if cfg.model.pooling in READS_PADDING:
         messages = [[*ids, *[data.tokenizer.pad_id] * (data.max_length - len(ids))] for ids in messages]
     if boundary <= n_layer or n_layer == 1 or len(classifier.layers) > 1:
@@ -60,7 +62,8 @@ def make_below_cache(
         return None
     learned = [ids for ids, counts in zip(data.ids("train"), data.as_written.tolist(), strict=True) if counts]
     cache = prefix_store(cfg, classifier, classifier.backbone.config.n_layer - 1, classifier.below)
-    cache.fill([*learned, *(ids for split in splits for ids in data.ids(split))])
+    filler = [classifier.backbone.config.pad_id]  # where a batch has nothing to learn from
+    cache.fill([filler, *learned, *(ids for split in splits for ids in data.ids(split))])
     return cache
 
 

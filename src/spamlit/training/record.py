@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -90,7 +90,7 @@ def describe(**parts: Any) -> dict[str, Any]:
 
 
 def run_record(
-    cfg: DictConfig, module: SpamModule, data: SMSDataModule, cache: PrefixCache | None, timing: Timing
+    cfg: DictConfig, module: SpamModule, data: SMSDataModule, caches: Sequence[PrefixCache], timing: Timing
 ) -> dict[str, Any]:
     """run.json."""
     total, trained = module.classifier.parameter_counts()
@@ -112,7 +112,7 @@ def run_record(
             "parameters": total,
             "trained": trained,
         },
-        prefix={"cached": cache is not None, "computed": cache.computed if cache else 0},
+        prefix={"cached": bool(caches), "computed": sum(cache.computed for cache in caches)},
         decision=decision_record(cfg, module),
         hyperparameters=hyperparameters(cfg),
         overrides=stored_overrides(Path(cfg.run_dir)),

@@ -20,7 +20,7 @@ def shard(classifier: Classifier, mesh: DeviceMesh) -> None:
     for module in (*classifier.backbone.blocks, classifier):  # the last one has embeddings, norm and head
         sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         sharded.set_force_sum_reduction_for_comms(mesh.device_type == "cpu")  # gloo knows no mean
-    for method in ("prefix", "suffix", "learn"):  # what training calls in place of forward
+    for method in ("prefix", "suffix", "learn", "below", "learn_block"):  # what training calls in place of forward
         register_fsdp_forward_method(classifier, method)
 
 

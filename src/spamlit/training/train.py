@@ -139,7 +139,9 @@ def train(cfg: DictConfig) -> Run:
             write_predictions(module.predictions, data, folder)
             write_bundle(cfg, module, data, folder)
             log_run(cfg, trainer, module, data)
-        write_results(folder, record.run_record(cfg, module, data, cache, timing), metrics)
+        write_results(
+            folder, record.run_record(cfg, module, data, [each for each in (cache, below) if each], timing), metrics
+        )
     return Run(folder, metrics, module, data, trainer)
 
 
