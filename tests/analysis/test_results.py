@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tests.runs import tiny_run
 from tests.synthetic import write_collection
 
@@ -19,6 +21,7 @@ from spamlit.analysis.results_page import markdown, write_results
 from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, repeats, seen_in_training
 from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
 from spamlit.cli import main
+from spamlit.cli.train import CONF
 
 QUICK = ("majority", "naive-bayes", "tfidf-words")
 TINY = System("tiny", "spamlit", "a random model", {"overrides": ("data.batch_size=4",)}, elsewhere=True)
@@ -158,6 +161,22 @@ def test_another_run_in_the_folder_is_not_taken_for_ours(finished: Path, collect
     other = System("tiny", "spamlit", "", {"overrides": ("data.batch_size=8",)})
     with pytest.raises(ValueError, match=r"data\.batch_size=4.*not data\.batch_size=8"):
         _ = Cell(PROTOCOLS["raw"], other, 0, finished, str(collection)).done
+
+
+def test_a_run_of_a_recipe_that_has_changed_since_is_not_taken_for_ours(tmp_path: Path, collection: Path) -> None:
+    cell = next(cells(tmp_path, protocols=["grouped"], systems=["best"], source=str(collection)))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=cell.overrides)
+    stored = cell.folder / ".hydra" / "config.yaml"
+    stored.parent.mkdir(parents=True)
+    del cfg.model.head.joint  # a setting that came later
+    OmegaConf.save(cfg, stored)
+    assert command(tmp_path, collection, "--list").exit_code == 0
+    cfg.model.head.lean, cfg.evaluate = 7, "best"
+    OmegaConf.save(cfg, stored)
+    said = command(tmp_path, collection, "--list")
+    assert said.exit_code == 2
+    assert f"{cell.folder} was made with evaluate=best (now last), model.head.lean=7 (now 2): move it" in said.stderr
 
 
 def test_baselines_of_another_source_are_not_taken_for_ours(finished: Path, tmp_path: Path) -> None:

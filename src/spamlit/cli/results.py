@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from spamlit.analysis.results import Cell
 
 OUTPUTS = Path("outputs/results")
 
@@ -39,6 +44,7 @@ def command(
     from spamlit.analysis.results_page import write_results
     from spamlit.analysis.systems import PROTOCOLS, SYSTEMS
 
+    _check_recipes(cells(folder, source=source))
     chosen = list(
         cells(
             folder,
@@ -59,6 +65,44 @@ def command(
         run(cell)
     for path in write_results(cells(folder, source=source), to):
         click.echo(path)
+
+
+def _check_recipes(cells: Iterable[Cell]) -> None:
+    """Refuses runs whose recipe conf/ has changed since: another recipe's figures would stand under its name.
+
+    Keys that were added or removed are passed over: a new one leaves a recipe what it was, if its default does.
+
+    Raises:
+        ValueError: with the folder, the keys and both values.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from spamlit.cli.train import CONF
+
+    for cell in cells:
+        stored = cell.folder / ".hydra" / "config.yaml"
+        if cell.system.kind != "spamlit" or not stored.is_file():
+            continue
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            now = _flat(OmegaConf.to_container(compose("train", overrides=cell.overrides)))
+        was = _flat(OmegaConf.to_container(OmegaConf.load(stored)))
+        other = [f"{key}={was[key]} (now {now[key]})" for key in was.keys() & now.keys() if was[key] != now[key]]
+        if other:
+            raise ValueError(
+                f"{cell.folder} was made with {', '.join(sorted(other))}: move it away, to have it made anew."
+            )
+
+
+def _flat(settings: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key.
+
+    >>> _flat({"model": {"head": {"lean": 2}}, "seed": 1})
+    {'model.head.lean': 2, 'seed': 1}
+    """
+    if not isinstance(settings, dict):
+        return {path.removeprefix("."): settings}
+    return {key: value for name, inner in settings.items() for key, value in _flat(inner, f"{path}.{name}").items()}
 
 
 def _names(option: str, given: str | None, choices: list[str]) -> list[str]:
