@@ -117,6 +117,12 @@ SYSTEMS: Mapping[str, System] = _by_name(
     System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE, 2),
     System("best", "spamlit", "spamlit's experiment=best", {"overrides": ("experiment=best",)}, elsewhere=True),
     System(
+        "collection",
+        "spamlit",
+        "spamlit's experiment=collection: the experts of best for the collection alone",
+        {"overrides": ("experiment=collection",)},
+    ),
+    System(
         "default",
         "spamlit",
         "spamlit's defaults: SmolLM2-135M, last block trained",
