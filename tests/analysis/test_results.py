@@ -164,19 +164,29 @@ def test_another_run_in_the_folder_is_not_taken_for_ours(finished: Path, collect
 
 
 def test_a_run_of_a_recipe_that_has_changed_since_is_not_taken_for_ours(tmp_path: Path, collection: Path) -> None:
-    cell = next(cells(tmp_path, protocols=["grouped"], systems=["best"], source=str(collection)))
+    cell, other = cells(tmp_path, protocols=["grouped"], systems=["best"], seeds=[0, 1], source=str(collection))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=cell.overrides)
     stored = cell.folder / ".hydra" / "config.yaml"
     stored.parent.mkdir(parents=True)
-    del cfg.model.head.joint  # a setting that came later
+    del cfg.model.lora.rank  # a setting that came later, and the recipe leaves alone
+    cfg.ckpt, cfg.threads, cfg.data.prefix_limit_gb = str(cell.folder), 1, 5  # of a run that went on
     OmegaConf.save(cfg, stored)
-    assert command(tmp_path, collection, "--list").exit_code == 0
+    assert "another recipe" not in command(tmp_path, collection, "--report").stderr
     cfg.model.head.lean, cfg.evaluate = 7, "best"
+    del cfg.model.head.joint  # one that the recipe sets
     OmegaConf.save(cfg, stored)
-    said = command(tmp_path, collection, "--list")
+    (other.folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(cfg, other.folder / ".hydra" / "config.yaml")
+    said = command(tmp_path, collection, "--report")
     assert said.exit_code == 2
-    assert f"{cell.folder} was made with evaluate=best (now last), model.head.lean=7 (now 2): move it" in said.stderr
+    assert (
+        f"{cell.folder} (evaluate=best, now last, model.head.joint=0.0, now 0.2, model.head.lean=7, now 2)"
+        in said.stderr
+    )
+    assert f"{other.folder} (" in said.stderr
+    stored.write_text("[model]")
+    assert f"{stored} is damaged" in command(tmp_path, collection, "--report").stderr
 
 
 def test_baselines_of_another_source_are_not_taken_for_ours(finished: Path, tmp_path: Path) -> None:

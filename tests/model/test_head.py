@@ -125,11 +125,14 @@ def test_both_gates_count_and_learn() -> None:
 
 def test_sixteen_bit_networks_are_mixed_in_float32() -> None:
     net = head(sources=True)
+    block = torch.randn(B, 2, generator=torch.Generator().manual_seed(2)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, losses = net.learn(vectors(), LABELS, SOURCES)
-        said = net(vectors(), torch.zeros(B, 2, dtype=torch.bfloat16))
-    assert logits.dtype == said.dtype == losses.dtype == torch.float32
-    torch.testing.assert_close(said.exp().sum(-1), torch.ones(B), rtol=0, atol=1e-6)
+        outputs, said = net._outputs(vectors()), net(vectors(), block)
+        losses = net.learn(vectors(), LABELS, SOURCES)[1]
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(
+        said, net._combined([each.float() for each in outputs], block.float()), rtol=0, atol=1e-6
+    )
 
 
 def test_an_ignored_row_has_no_loss() -> None:

@@ -93,12 +93,12 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
 WITHOUT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "alone",
-        "the same without the supplement",
+        "best without the supplement",
         ("data.extra=[]", "model.head.sources=false", "model.head.lean=0", "model.head.joint=0"),
     ),
-    ("undisguised", "the same without disguised copies in training", ("data.obfuscate=0",)),
-    ("as-typed", "the same without normalisation", ("data.normalise=none",)),
-    ("generated", "the same with 500 spam messages that the backbone wrote", ("data.generated.spam=500",)),
+    ("undisguised", "best without disguised copies in training", ("data.obfuscate=0",)),
+    ("as-typed", "best without normalisation", ("data.normalise=none",)),
+    ("generated", "best with 500 spam messages that the backbone wrote", ("data.generated.spam=500",)),
 )
 """What each part of the best recipe brings: it without that part, or with one that it does without."""
 

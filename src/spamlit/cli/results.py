@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spamlit.training.run_folder import HOW, read_yaml
+
 if TYPE_CHECKING:
     from spamlit.analysis.results import Cell
 
 OUTPUTS = Path("outputs/results")
+INDIFFERENT: tuple[str, ...] = (
+    *HOW,
+    "run_dir",
+    "report",
+    "explain",
+    "logger",
+    "callbacks.progress",
+    "data.prefix_",
+    "data.num_workers",
+)
+INDIFFERENT += ("data.score_train",)
+"""Beginnings of the keys that change no figure."""
 
 
 @click.command()
@@ -44,7 +58,6 @@ def command(
     from spamlit.analysis.results_page import write_results
     from spamlit.analysis.systems import PROTOCOLS, SYSTEMS
 
-    _check_recipes(cells(folder, source=source))
     chosen = list(
         cells(
             folder,
@@ -58,6 +71,7 @@ def command(
         for cell in chosen:
             click.echo(f"{'done' if cell.done else '-':<5} {cell.folder}")
         return
+    _check_recipes(cells(folder, source=source))
     missing = [] if report else [cell for cell in chosen if not cell.done]
     check_extra({cell.system.name: cell.system for cell in missing}.values())
     for n, cell in enumerate(missing, start=1):
@@ -70,28 +84,37 @@ def command(
 def _check_recipes(cells: Iterable[Cell]) -> None:
     """Refuses runs whose recipe conf/ has changed since: another recipe's figures would stand under its name.
 
-    Keys that were added or removed are passed over: a new one leaves a recipe what it was, if its default does.
+    A setting that came later is passed over where the recipe leaves it at its default, and so is one that is gone.
 
     Raises:
-        ValueError: with the folder, the keys and both values.
+        ValueError: with the folders, the keys and both values; or a file that is no configuration.
     """
+    default = _composed([])
+    changed = []
+    for cell in cells:
+        path = cell.folder / ".hydra" / "config.yaml"
+        if cell.system.kind != "spamlit" or not path.is_file():
+            continue
+        if not isinstance(stored := read_yaml(path), dict):
+            raise ValueError(f"{path} is damaged, or not a configuration.")
+        was, now = default | _flat(stored), _composed(cell.overrides)
+        if was["data.source"] == now["data.source"]:  # else the cell itself refuses it
+            keys = sorted(key for key in now if was.get(key) != now[key] and not key.startswith(INDIFFERENT))
+            if keys:
+                changed.append(f"{cell.folder} ({', '.join(f'{key}={was.get(key)}, now {now[key]}' for key in keys)})")
+    if changed:
+        raise ValueError(f"made by another recipe; move away, to have it made anew: {'; '.join(changed)}")
+
+
+def _composed(overrides: list[str]) -> dict[str, Any]:
+    """What a run of spamlit would be configured as, by dotted key."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     from spamlit.cli.train import CONF
 
-    for cell in cells:
-        stored = cell.folder / ".hydra" / "config.yaml"
-        if cell.system.kind != "spamlit" or not stored.is_file():
-            continue
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            now = _flat(OmegaConf.to_container(compose("train", overrides=cell.overrides)))
-        was = _flat(OmegaConf.to_container(OmegaConf.load(stored)))
-        other = [f"{key}={was[key]} (now {now[key]})" for key in was.keys() & now.keys() if was[key] != now[key]]
-        if other:
-            raise ValueError(
-                f"{cell.folder} was made with {', '.join(sorted(other))}: move it away, to have it made anew."
-            )
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return _flat(OmegaConf.to_container(compose("train", overrides=overrides)))
 
 
 def _flat(settings: Any, path: str = "") -> dict[str, Any]:

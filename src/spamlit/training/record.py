@@ -112,7 +112,7 @@ def run_record(
             "parameters": total,
             "trained": trained,
         },
-        prefix={"cached": bool(caches), "computed": sum(cache.computed for cache in caches)},
+        prefix={"cached": bool(caches), "computed": max((cache.computed for cache in caches), default=0)},
         decision=decision_record(cfg, module),
         hyperparameters=hyperparameters(cfg),
         overrides=stored_overrides(Path(cfg.run_dir)),
