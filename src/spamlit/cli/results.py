@@ -23,8 +23,8 @@ INDIFFERENT: tuple[str, ...] = (
     "callbacks.progress",
     "data.prefix_",
     "data.num_workers",
+    "data.score_train",
 )
-INDIFFERENT += ("data.score_train",)
 """Beginnings of the keys that change no figure."""
 
 

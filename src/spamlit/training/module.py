@@ -144,8 +144,6 @@ class SpamModule(LightningModule):
         losses = self.classifier.learn_block(
             (self.below or self.classifier.below)(tokens, lengths), lengths, labels, weights
         )
-        if not counts.any():
-            return losses.expand(len(counts))
         return losses.new_zeros(len(counts)).masked_scatter(counts, losses)
 
     def on_after_backward(self) -> None:
