@@ -1,4 +1,4 @@
-"""docs/results.md and docs/results.csv, from the finished results."""
+"""docs/results.md and its like for the other protocols, each with its figures as CSV, from the finished results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ TEXT = 120
 
 
 def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
-    """results.md and results.csv of what has finished; their paths.
+    """A page and its figures as CSV for each protocol of which something has finished; their paths.
+
+    The first protocol's are results.md and results.csv, another's results-raw.md and so on. Pages of protocols of which
+    nothing has finished stay as they are.
 
     Raises:
         ValueError: nothing has.
@@ -46,22 +49,34 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
     found = {policy: tables.outcomes(cells, policy) for policy in tables.POLICIES}
     if not found[tables.OWN]:
         raise ValueError(f"no finished result below {cells[0].root if cells else 'that'}: leave out --report.")
-    figures = pd.concat([tables.figures(systems) for by_name in found.values() for systems in by_name.values()])
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = [name for name in PROTOCOLS if name in found[tables.OWN] or (folder / f"{_stem(name)}.md").is_file()]
+    paths = []
+    for name in PROTOCOLS:
+        if name in found[tables.OWN]:
+            others = [other for other in pages if other != name]
+            paths += _write_page(name, {policy: of[name] for policy, of in found.items()}, others, folder)
+    return paths
+
+
+Found = Mapping[str, Mapping[str, tables.Outcome]]
+"""Outcomes of one protocol by policy and system."""
+
+
+def _write_page(name: str, found: Found, others: Iterable[str], folder: Path) -> list[Path]:
+    figures = pd.concat([tables.figures(systems) for systems in found.values()])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("spamlit.analysis", "."), trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     page = environment.get_template("results.md.j2").render(
-        protocols=[_protocol(name, found, figures) for name in PROTOCOLS if name in found[tables.OWN]],
-        systems=_systems({name for systems in found[tables.OWN].values() for name in systems}),
-        leak=_leak(found[tables.VALIDATION]),
-        elsewhere=_elsewhere(found[tables.OWN]),
-        targets=_targets(found[tables.OWN]),
-        calibration=_calibration(found[tables.OWN]),
-        speed=_speed(found[tables.OWN]),
-        errors=_errors(found[tables.VALIDATION]),
+        file=_stem(name),
+        others=[f"[{PROTOCOLS[other].title}]({_stem(other)}.md)" for other in others],
+        protocol=_protocol(name, found, figures),
+        systems=_systems(set(found[tables.OWN])),
+        leak=_leak(found[tables.VALIDATION], folder) if name == "raw" else None,
+        main=_main(found) if name in ONE else None,
     )
-    paths = [folder / "results.md", folder / "results.csv"]
-    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{_stem(name)}.md", folder / f"{_stem(name)}.csv"]
     with atomic_write(paths[0]) as temporary:
         temporary.write_text(page.rstrip() + "\n", encoding="utf-8")
     with atomic_write(paths[1]) as temporary:
@@ -69,23 +84,35 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
     return paths
 
 
-Found = Mapping[str, Mapping[str, Mapping[str, tables.Outcome]]]
-"""Outcomes by policy, protocol and system."""
+def _stem(name: str) -> str:
+    """Of a protocol's files."""
+    return "results" if name in ONE else f"results-{name}"
+
+
+def _main(found: Found) -> dict[str, Any]:
+    """What the first protocol's page says besides."""
+    own = found[tables.OWN]
+    return {
+        "elsewhere": _elsewhere(own),
+        "targets": _targets(own),
+        "calibration": _calibration(own),
+        "speed": _speed(own),
+        "errors": _errors(found[tables.VALIDATION]),
+    }
 
 
 def _protocol(name: str, found: Found, figures: pd.DataFrame) -> dict[str, Any]:
-    """What the page says of one protocol."""
-    systems = found[tables.VALIDATION][name]
-    own = figures[(figures["protocol"] == name) & (figures["threshold"] == tables.OWN)]
-    chosen = figures[(figures["protocol"] == name) & (figures["threshold"] == tables.VALIDATION)]
+    """What every page says."""
+    systems = found[tables.VALIDATION]
+    own, chosen = (figures[figures["threshold"] == policy] for policy in (tables.OWN, tables.VALIDATION))
     return {
         "title": PROTOCOLS[name].title,
         "counts": tables.counts(next(iter(systems.values()))),
         "seeds": max(len(outcome.cells) for outcome in systems.values()),
         "chosen": _figures(chosen, METRICS),
         "own": _figures(own, BY_THRESHOLD),
-        "comparisons": _comparisons(found, name),
-        "reserve": _reserve(found, name),
+        "comparisons": _comparisons(found),
+        "reserve": _reserve(found),
     }
 
 
@@ -103,13 +130,13 @@ def _figures(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
     return markdown(["system", "seeds", *(HEADS[metric] for metric in metrics)], lines)
 
 
-def _comparisons(found: Found, name: str) -> str:
+def _comparisons(found: Found) -> str:
     lines = []
     for policy in tables.POLICIES:
-        baseline = tables.strongest(found[policy][name])
+        baseline = tables.strongest(found[policy])
         if baseline is None:
             continue
-        for row in tables.comparisons(found[policy][name], baseline).to_dict("records"):
+        for row in tables.comparisons(found[policy], baseline).to_dict("records"):
             cells = [row["system"], policy, baseline, str(row["seeds"])]
             for metric in tables.COMPARED:
                 cells.append(Interval(row[f"{metric} mean"], row[f"{metric} half"]).shown(4, "+"))
@@ -120,10 +147,10 @@ def _comparisons(found: Found, name: str) -> str:
     return markdown([*head, "only it right : only the baseline", "McNemar p"], lines) if lines else ""
 
 
-def _reserve(found: Found, name: str) -> str:
+def _reserve(found: Found) -> str:
     lines = []
-    for system in found[tables.OWN][name]:
-        values = [tables.reserve_fpr(found[policy][name][system]) for policy in tables.POLICIES]
+    for system in found[tables.OWN]:
+        values = [tables.reserve_fpr(found[policy][system]) for policy in tables.POLICIES]
         if all(values):
             means = [mean_interval([100 * value for value in each]) for each in values]
             lines.append([system, *(mean.shown(2) for mean in means)])
@@ -134,20 +161,27 @@ def _systems(names: set[str]) -> str:
     return markdown(["system", "what it is"], [[name, each.about] for name, each in SYSTEMS.items() if name in names])
 
 
-def _leak(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any] | None:
-    if "raw" not in protocols:
-        return None
+def _leak(raw: Mapping[str, tables.Outcome], folder: Path) -> dict[str, Any]:
+    seen = tables.seen_in_training(raw)
     columns = ["raw f1", "grouped f1", "seen f1", "unseen f1", "seen recall", "unseen recall"]
-    seen = tables.seen_in_training(protocols["raw"])
-    table = tables.leak(protocols["raw"], protocols.get("grouped", {}), seen)
-    lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table.to_dict("records")]
+    table = tables.leak(raw, _grouped_f1(folder), seen).to_dict("records")
     head = ["system", "F1 raw", "F1 grouped", "F1 seen", "F1 unseen", "recall seen", "recall unseen"]
-    return {"table": markdown(head, lines), **tables.repeats(protocols["raw"], seen)}
+    lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table]
+    return {"table": markdown(head, lines), **tables.repeats(raw, seen)}
 
 
-def _elsewhere(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any] | None:
+def _grouped_f1(folder: Path) -> dict[str, float]:
+    """Of each system with repeats grouped, by results.csv: this time's, or an earlier one's."""
+    path = folder / f"{_stem(ONE[0])}.csv"
+    if not path.is_file():
+        return {}
+    rows = pd.read_csv(path).query("metric == 'f1' and threshold == @tables.VALIDATION")
+    return dict(zip(rows["system"], rows["mean"], strict=True))
+
+
+def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
     """Of the systems that were asked about other messages; the last part is of the first of them."""
-    asked = {name: outcome for name, outcome in protocols.get(ONE[0], {}).items() if outcome.system.elsewhere}
+    asked = {name: outcome for name, outcome in systems.items() if outcome.system.elsewhere}
     if not asked:
         return None
     found = {name: _said(outcome) for name, outcome in asked.items()}
@@ -183,19 +217,19 @@ def _said(outcome: tables.Outcome) -> list[dict[str, Any]]:
     return generalisation.read([cell.folder for cell in outcome.cells.values()])
 
 
-def _targets(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
-    """Of spamlit's systems under the first protocol."""
+def _targets(systems: Mapping[str, tables.Outcome]) -> str:
+    """Of spamlit's systems."""
     lines = [
         [row["system"], row["policy"], f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", row["met"]]
-        for row in tables.targets(_ours(protocols))
+        for row in tables.targets(_ours(systems))
     ]
     return markdown(["system", "threshold", "on test", "target within"], lines) if lines else ""
 
 
-def _calibration(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
-    """Of spamlit's systems under the first protocol."""
+def _calibration(systems: Mapping[str, tables.Outcome]) -> str:
+    """Of spamlit's systems."""
     lines = []
-    for name, outcome in _ours(protocols).items():
+    for name, outcome in _ours(systems).items():
         found = tables.calibrations(outcome)
         if found:
             means = [mean_interval([one[when][key] for one in found]) for key in ("ece", "brier") for when in WHEN]
@@ -204,15 +238,11 @@ def _calibration(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
     return markdown(["system", "seeds", *head], lines) if lines else ""
 
 
-def _ours(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, tables.Outcome]:
-    """The systems of spamlit under the first protocol that there is."""
-    systems = next(protocols[name] for name in PROTOCOLS if name in protocols)
+def _ours(systems: Mapping[str, tables.Outcome]) -> dict[str, tables.Outcome]:
     return {name: outcome for name, outcome in systems.items() if outcome.system.kind == "spamlit"}
 
 
-def _speed(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
-    """Of the first protocol that there is."""
-    first = next(protocols[name] for name in PROTOCOLS if name in protocols)
+def _speed(systems: Mapping[str, tables.Outcome]) -> str:
     lines = [
         [
             row["system"],
@@ -221,14 +251,12 @@ def _speed(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> str:
             "" if pd.isna(row["computed"]) else f"{row['computed']:,.0f}",
             f"{row['messages']:,.0f}",
         ]
-        for row in tables.speeds(first).to_dict("records")
+        for row in tables.speeds(systems).to_dict("records")
     ]
     return markdown(["system", "training, s (median)", "training, s (most)", "computed", "messages a second"], lines)
 
 
-def _errors(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, Any]:
-    """Of the first protocol that there is."""
-    name, systems = next((name, protocols[name]) for name in PROTOCOLS if name in protocols)
+def _errors(systems: Mapping[str, tables.Outcome]) -> dict[str, str]:
     wrong = []
     for system, outcome in systems.items():
         missed = [test[test["label"] == "spam"] for test in outcome.tests.values()]
@@ -247,7 +275,6 @@ def _errors(protocols: Mapping[str, Mapping[str, tables.Outcome]]) -> dict[str, 
         for row in tables.errors(systems).to_dict("records")
     ]
     return {
-        "protocol": PROTOCOLS[name].title,
         "counts": markdown(["system", "missed spam", "ham taken for spam"], wrong),
         "hard": markdown(["line", "label", "wrong", "mean probability", "message"], hard) if hard else "",
     }

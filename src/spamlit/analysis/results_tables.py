@@ -180,8 +180,13 @@ def comparisons(systems: Mapping[str, Outcome], baseline: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome], seen: Seen) -> pd.DataFrame:
+def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, float], seen: Seen) -> pd.DataFrame:
     """What repeats between training and test are worth: means over seeds.
+
+    Args:
+        raw: systems on splits that ignore repeats.
+        grouped: F1 of systems on splits that do not.
+        seen: test messages of which training holds a repeat.
 
     Returns:
         A row a system: its F1 under both protocols, and under `raw` the F1 and recall on test messages of which
@@ -189,8 +194,7 @@ def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, Outcome], seen: Seen)
     """
     rows = []
     for name, outcome in raw.items():
-        row: dict[str, Any] = {"system": name, "raw f1": fmean(outcome.values("f1"))}
-        row["grouped f1"] = fmean(grouped[name].values("f1")) if name in grouped else None
+        row: dict[str, Any] = {"system": name, "raw f1": fmean(outcome.values("f1")), "grouped f1": grouped.get(name)}
         for part in ("seen", "unseen"):
             tests = [test[test["id"].isin(seen[s]) == (part == "seen")] for s, test in outcome.tests.items()]
             found = [scores(test) for test in tests if len(test)]

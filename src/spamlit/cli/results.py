@@ -1,4 +1,4 @@
-"""`spamlit results`: every system on every protocol's splits, and docs/results.md."""
+"""`spamlit results`: every system on every protocol's splits, and docs/results.md and its like."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ INDIFFERENT: tuple[str, ...] = (
 @click.option("--systems", help="Comma-separated names; default: all.")
 @click.option("--protocols", help="grouped, raw, balanced, published; default: all.")
 @click.option("--seeds", help="Of the splits, as 0,1; default: all of a protocol.")
-@click.option("--report", is_flag=True, help="Run nothing; write the page from what has finished.")
+@click.option("--report", is_flag=True, help="Run nothing; write the pages from what has finished.")
 @click.option("--list", "listing", is_flag=True, help="Say what has finished and what has not; run nothing.")
 @click.option("--folder", type=click.Path(path_type=Path), default=OUTPUTS, show_default=True, help="Of the results.")
-@click.option("--to", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="Of the page.")
+@click.option("--to", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="Of the pages.")
 @click.option("--source", default="sms", show_default=True, help="sms, or the path of a file like the collection.")
 def command(
     systems: str | None,
@@ -48,9 +48,10 @@ def command(
     to: Path,
     source: str,
 ) -> None:
-    """Train and test what is missing, then write results.md and results.csv.
+    """Train and test what is missing, then write a page and its figures for each protocol: results.md, results-raw.md …
 
-    Stopped, it goes on where it was. The page shows everything that has finished, whatever is chosen here.
+    Stopped, it goes on where it was. The pages show everything that has finished, whatever is chosen here; that of a
+    protocol of which nothing has finished stays as it is.
 
     spamlit results --systems tfidf-words-chars,default --protocols grouped --seeds 0,1
     """

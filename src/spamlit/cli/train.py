@@ -178,9 +178,11 @@ def _one_folder(arguments: list[str]) -> None:
     """Refuses processes that torchrun or srun started with a folder each, named by the second.
 
     Raises:
-        ValueError: no `hydra.run.dir` for all of them.
+        ValueError: a sweep, or no `hydra.run.dir` for all of them.
     """
     several = next((f"{name}={n}" for name in STARTED if (n := os.environ.get(name, "1")) != "1"), "")
+    if several and any(flag in arguments for flag in MULTIRUN):
+        raise ValueError(f"{several}: each process would run the whole sweep. Start it by itself (launcher=)")
     if several and not any(_key(text) == "hydra.run.dir" for text in arguments):
         raise ValueError(f"{several}: several processes need one folder. Add hydra.run.dir=outputs/NAME")
 

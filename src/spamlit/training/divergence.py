@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,13 +33,13 @@ class DivergedError(FloatingPointError):
 
 
 @contextmanager
-def told_by_id(splits: Splits, checkpoints: Path, lr: float) -> Iterator[None]:
+def told_by_id(splits: Splits, checkpoints: Path, rates: Mapping[str, float]) -> Iterator[None]:
     """Says it to the person at the command line, when the figures of what is done here diverge.
 
     Args:
         splits: the messages.
         checkpoints: the run's folder of them.
-        lr: the learning rate.
+        rates: the learning rates, by key.
 
     Raises:
         FloatingPointError: with the ids of the messages, the last good checkpoint and what to choose.
@@ -51,9 +51,10 @@ def told_by_id(splits: Splits, checkpoints: Path, lr: float) -> Iterator[None]:
         shown = ", ".join(map(str, ids[:SHOWN])) + (" …" if len(ids) > SHOWN else "")
         good = last_good(checkpoints, error.steps)
         left = f"The last good checkpoint is {good[0]} (step {good[1]})" if good else "There is no good checkpoint yet"
+        lower = " or ".join(f"{key} below {rate:g}" for key, rate in rates.items())
         raise FloatingPointError(
             f"{error}, with the batch of these messages of {error.split}.csv, by id: {shown}. {left}. "
-            f"Start again with an optimizer.lr below {lr:g}, or with trainer.gradient_clip_val=1."
+            f"Start again with {lower}, or with trainer.gradient_clip_val=1."
         ) from error
 
 

@@ -124,7 +124,8 @@ def train(cfg: DictConfig) -> Run:
         below=below,
         as_written=data.as_written,
     )
-    sound = partial(told_by_id, data.splits, folder / "checkpoints", cfg.optimizer.lr)
+    block = {} if cfg.model.head.block is None else {"model.head.block": cfg.model.head.block}
+    sound = partial(told_by_id, data.splits, folder / "checkpoints", {"optimizer.lr": cfg.optimizer.lr, **block})
     with timing("fit"), sound():
         prepare_head(module, data)
         fit(trainer, module, data, cfg)
