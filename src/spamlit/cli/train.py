@@ -180,10 +180,13 @@ def _one_folder(arguments: list[str]) -> None:
     Raises:
         ValueError: a sweep, or no `hydra.run.dir` for all of them.
     """
-    several = next((f"{name}={n}" for name in STARTED if (n := os.environ.get(name, "1")) != "1"), "")
-    if several and any(flag in arguments for flag in MULTIRUN):
-        raise ValueError(f"{several}: each process would run the whole sweep. Start it by itself (launcher=)")
-    if several and not any(_key(text) == "hydra.run.dir" for text in arguments):
+    started = next((name for name in STARTED if os.environ.get(name, "1") != "1"), None)
+    if started is None:
+        return
+    several = f"{started}={os.environ[started]}"
+    if any(flag in arguments for flag in MULTIRUN):
+        raise ValueError(f"{several}: each process would run the whole sweep. Start one alone, with {started} unset.")
+    if not any(_key(text) == "hydra.run.dir" for text in arguments):
         raise ValueError(f"{several}: several processes need one folder. Add hydra.run.dir=outputs/NAME")
 
 
