@@ -65,7 +65,7 @@ ablation: setup  ## Run the published ablation table: BACKBONE=gpt2 SEEDS=123,1,
 	    $(if $(ROWS),experiment=ablation/$(subst $(comma),$(comma)ablation/,$(ROWS))) $(ARGS)
 	$(BIN)/spamlit ablation outputs/ablation/$(BACKBONE)
 
-results: setup  ## Train and test all systems on the same splits (hours; a stopped one goes on) into docs/results.md
+results: setup  ## Train and test all systems on the same splits (hours; a stopped one goes on) into docs/results*.md
 	$(BIN)/spamlit results $(ARGS)
 
 # The locks hold for every platform and Python that pyproject.toml admits. UPGRADE=1 takes newer versions where allowed.

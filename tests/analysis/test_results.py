@@ -112,12 +112,18 @@ def test_each_protocol_has_a_page_that_is_left_alone_without_results(
     again = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path)
     assert [path.name for path in again] == ["results-raw.md", "results-raw.csv"]
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == written  # F1 grouped is results.csv's
+    together = pd.concat([pd.read_csv(tmp_path / f"{stem}.csv") for stem in stems])
+    together.to_csv(tmp_path / "results.csv")  # as it was when it held all protocols
+    [page, _] = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path)
+    assert page.read_text() == written["results-raw.md"]
     leak = written["results-raw.md"].split("## What repeats are worth")[1]
     f1 = pd.read_csv(tmp_path / "results.csv").query(
-        "system == 'tiny' and threshold == 'validation' and metric == 'f1'"
+        "protocol == 'grouped' and system == 'tiny' and threshold == 'validation' and metric == 'f1'"
     )
     assert f"| {f1['mean'].item():.4f} |" in next(line for line in leak.splitlines() if line.startswith("| tiny"))
     assert "## Errors" not in written["results-raw.md"]
+    [alone, _] = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path / "alone")
+    assert "(results" not in alone.read_text().replace("(results-raw.csv", "")
 
 
 def test_what_is_asked_elsewhere_is_on_the_page(finished: Path, collection: Path, tmp_path: Path, with_tiny) -> None:
@@ -217,6 +223,7 @@ def test_baselines_of_another_source_are_not_taken_for_ours(finished: Path, tmp_
     ("seed", "changed", "named"),
     [
         ({"optimizer.lr": 1, "seed": 1}, {}, None),
+        ({"optimizer.lr": 1, "seed": 1, "data.score_train": False}, {}, None),
         ({"optimizer.lr": 2, "seed": 1}, {}, "optimizer.lr"),
         ({"optimizer.lr": 1, "seed": 1, "data.obfuscate": 1}, {"extra": {"modern": "b"}}, "data.obfuscate, extra"),
     ],

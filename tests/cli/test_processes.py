@@ -77,5 +77,10 @@ def test_processes_with_a_folder_each_are_refused(folder, capsys, monkeypatch, v
     monkeypatch.setenv(variable, "2")
     assert run("trainer=ddp-cpu") == 2
     assert f"{variable}=2: several processes need one folder. Add hydra.run.dir=" in capsys.readouterr().err
-    assert run("-m", "seed=1,2", "trainer=ddp-cpu", "hydra.run.dir=run") == 2
-    assert f"{variable}=2: each process would run the whole sweep." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sweep", ["-m", "sweep=seeds", "hydra.mode=MULTIRUN"])
+def test_a_sweep_in_each_of_several_processes_is_refused(folder, capsys, monkeypatch, sweep):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(sweep, "seed=1,2", "hydra.run.dir=run") == 2
+    assert "WORLD_SIZE=2: each process would run the whole sweep. Start one alone, with" in capsys.readouterr().err

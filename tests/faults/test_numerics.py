@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ from spamlit.cli import main as spamlit
 from spamlit.inference import predictor as inference
 from spamlit.inference.predictor import Prediction, Predictor
 from spamlit.model.classifier import Classifier
-from spamlit.training.divergence import DivergedError, check_finite
+from spamlit.training.divergence import DivergedError, check_finite, told_by_id
 from spamlit.training.module import SpamModule
 
 LONG = ("trainer.max_epochs=3", "model.dropout=0.2", "trainer.val_check_interval=2")
@@ -112,6 +113,14 @@ def test_what_one_process_finds_stops_all_and_names_all_rows() -> None:
     with pytest.raises(DivergedError, match="the loss is NaN") as caught:
         check_finite(torch.zeros(2), "the loss", "train", here, 3, strategy)
     assert caught.value.rows == [4, 5, 6]
+
+
+def test_every_learning_rate_is_named(tmp_path: Path) -> None:
+    splits: Any = SimpleNamespace(train=pd.DataFrame({"id": [7, 8]}))
+    rates = {"optimizer.lr": 2e-3, "model.head.block": 1e-3}
+    advice = "by id: 8. .* with optimizer.lr below 0.002 or model.head.block below 0.001, or"
+    with pytest.raises(FloatingPointError, match=advice), told_by_id(splits, tmp_path, rates):
+        raise DivergedError("the loss is NaN", "train", torch.tensor([1, -1]), 0)
 
 
 @pytest.mark.assets

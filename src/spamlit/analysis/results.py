@@ -16,14 +16,26 @@ import pandas as pd
 from spamlit.analysis import generalisation
 from spamlit.analysis.predicted import Predicted, write_predicted
 from spamlit.analysis.scores import NATURAL
-from spamlit.analysis.systems import EXTRA, ONE, PROTOCOLS, SYSTEMS, Protocol, System
+from spamlit.analysis.systems import EXTRA, MAIN, PROTOCOLS, SYSTEMS, Protocol, System
 from spamlit.data.splits import Splits
 from spamlit.inference.predictor import Predictor
 from spamlit.model.bundle import read_settings
-from spamlit.training.run_folder import identity, is_finished, read_json, stored_overrides, write_json
+from spamlit.training.run_folder import HOW, identity, is_finished, read_json, stored_overrides, write_json
 
 SPEED = "speed.json"
 """What is measured of a run of spamlit once it has finished, beside its own files."""
+INDIFFERENT: tuple[str, ...] = (
+    *HOW,
+    "run_dir",
+    "report",
+    "explain",
+    "logger",
+    "callbacks.progress",
+    "data.prefix_",
+    "data.num_workers",
+    "data.score_train",
+)
+"""Beginnings of the settings that change no figure."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Cell:
     @property
     def measurements(self) -> list[str]:
         """Files beside those of a run of spamlit: what is measured of it once it has finished."""
-        return [SPEED, *([generalisation.FILE] if self.system.elsewhere and self.protocol.name in ONE else [])]
+        return [SPEED, *([generalisation.FILE] if self.system.elsewhere and self.protocol.name == MAIN else [])]
 
     def predictions(self) -> pd.DataFrame:
         """Columns id, label, split, probability."""

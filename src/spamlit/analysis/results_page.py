@@ -15,7 +15,7 @@ from spamlit.analysis import results_tables as tables
 from spamlit.analysis.results import Cell
 from spamlit.analysis.scores import BY_THRESHOLD, METRICS
 from spamlit.analysis.statistics import Interval, mean_interval
-from spamlit.analysis.systems import ONE, PROTOCOLS, SYSTEMS
+from spamlit.analysis.systems import MAIN, PROTOCOLS, SYSTEMS
 from spamlit.assets import atomic_write
 
 HEADS = {
@@ -34,13 +34,15 @@ WHEN = ("before", "after")
 """The temperature is applied."""
 TEXT = 120
 """Characters of a message that are shown."""
+Found = Mapping[str, Mapping[str, tables.Outcome]]
+"""Outcomes of one protocol by policy and system."""
 
 
 def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
     """A page and its figures as CSV for each protocol of which something has finished; their paths.
 
-    The first protocol's are results.md and results.csv, another's results-raw.md and so on. Pages of protocols of which
-    nothing has finished stay as they are.
+    Those of `MAIN` are results.md, which alone speaks of other messages, targets, speed and errors, and results.csv;
+    another's are results-raw.md and so on. Pages of protocols of which nothing has finished stay as they are.
 
     Raises:
         ValueError: nothing has.
@@ -59,10 +61,6 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
     return paths
 
 
-Found = Mapping[str, Mapping[str, tables.Outcome]]
-"""Outcomes of one protocol by policy and system."""
-
-
 def _write_page(name: str, found: Found, others: Iterable[str], folder: Path) -> list[Path]:
     figures = pd.concat([tables.figures(systems) for systems in found.values()])
     environment = jinja2.Environment(
@@ -74,7 +72,7 @@ def _write_page(name: str, found: Found, others: Iterable[str], folder: Path) ->
         protocol=_protocol(name, found, figures),
         systems=_systems(set(found[tables.OWN])),
         leak=_leak(found[tables.VALIDATION], folder) if name == "raw" else None,
-        main=_main(found) if name in ONE else None,
+        main=_main(found) if name == MAIN else None,
     )
     paths = [folder / f"{_stem(name)}.md", folder / f"{_stem(name)}.csv"]
     with atomic_write(paths[0]) as temporary:
@@ -86,11 +84,11 @@ def _write_page(name: str, found: Found, others: Iterable[str], folder: Path) ->
 
 def _stem(name: str) -> str:
     """Of a protocol's files."""
-    return "results" if name in ONE else f"results-{name}"
+    return "results" if name == MAIN else f"results-{name}"
 
 
 def _main(found: Found) -> dict[str, Any]:
-    """What the first protocol's page says besides."""
+    """What the page of `MAIN` says besides."""
     own = found[tables.OWN]
     return {
         "elsewhere": _elsewhere(own),
@@ -162,20 +160,20 @@ def _systems(names: set[str]) -> str:
 
 
 def _leak(raw: Mapping[str, tables.Outcome], folder: Path) -> dict[str, Any]:
-    seen = tables.seen_in_training(raw)
+    seen, grouped = tables.seen_in_training(raw), _grouped_f1(folder)
     columns = ["raw f1", "grouped f1", "seen f1", "unseen f1", "seen recall", "unseen recall"]
-    table = tables.leak(raw, _grouped_f1(folder), seen).to_dict("records")
+    table = tables.leak(raw, grouped, seen).to_dict("records")
     head = ["system", "F1 raw", "F1 grouped", "F1 seen", "F1 unseen", "recall seen", "recall unseen"]
     lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table]
-    return {"table": markdown(head, lines), **tables.repeats(raw, seen)}
+    return {"table": markdown(head, lines), "grouped": bool(grouped), **tables.repeats(raw, seen)}
 
 
 def _grouped_f1(folder: Path) -> dict[str, float]:
     """Of each system with repeats grouped, by results.csv: this time's, or an earlier one's."""
-    path = folder / f"{_stem(ONE[0])}.csv"
+    path = folder / f"{_stem(MAIN)}.csv"
     if not path.is_file():
         return {}
-    rows = pd.read_csv(path).query("metric == 'f1' and threshold == @tables.VALIDATION")
+    rows = pd.read_csv(path).query("protocol == @MAIN and metric == 'f1' and threshold == @tables.VALIDATION")
     return dict(zip(rows["system"], rows["mean"], strict=True))
 
 

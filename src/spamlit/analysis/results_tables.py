@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, computed from the predictions of every system (`results.Cell`)."""
+"""The tables of the results pages, computed from the predictions of every system (`results.Cell`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spamlit.analysis.resampling import bounds, check_paired, mcnemar, paired_bounds, resampled
-from spamlit.analysis.results import Cell
+from spamlit.analysis.results import INDIFFERENT, Cell
 from spamlit.analysis.scores import METRICS, Array, f1_threshold, scores
 from spamlit.analysis.statistics import difference, mean_interval, wilson
 from spamlit.analysis.systems import LEXICAL, Protocol, System
@@ -118,9 +118,10 @@ def _check_alike(cells: Mapping[int, Cell]) -> None:
     made = {}
     for seed, cell in cells.items():
         record = cell.record()
-        settings = record.get("hyperparameters", {}).items()
+        settings = record.get("hyperparameters", {})
         files = record.get("data", {})
-        made[seed] = {key: value for key, value in settings if not key.endswith("seed")}
+        telling = [key for key in settings if not key.endswith("seed") and not key.startswith(INDIFFERENT)]
+        made[seed] = {key: settings[key] for key in telling}
         made[seed] |= {key: files.get(key) for key in ("sha256", "extra")}
     first = next(iter(made))
     for seed, settings in made.items():

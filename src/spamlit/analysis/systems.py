@@ -20,7 +20,7 @@ class Protocol:
 
     Attributes:
         name: Also its folder's.
-        title: In docs/results.md.
+        title: On the results pages.
         split: Of `make_splits`.
         balance: Of `make_splits`.
         seeds: Of the splits, and of the training on them.
@@ -60,11 +60,11 @@ class System:
     Attributes:
         name: Also its folder's.
         kind: What makes it (`results.fit`); `spamlit` runs the command.
-        about: In docs/results.md.
+        about: On the results pages.
         options: What its kind takes; of `spamlit` the `overrides` of the command line.
         protocols: Where it runs.
         repeats: On how many of a protocol's seeds; None: on all.
-        elsewhere: Whether it is asked about other messages too (`generalisation`), under the first protocol.
+        elsewhere: Whether it is asked about other messages too (`generalisation`), under `MAIN`.
     """
 
     name: str
@@ -80,7 +80,9 @@ def _by_name(*entries: Any) -> dict[str, Any]:
     return {entry.name: entry for entry in entries}
 
 
-ONE = ("grouped",)
+MAIN = "grouped"
+"""The protocol of which systems are asked most, and whose page is results.md."""
+ONE = (MAIN,)
 """Enough for what learns nothing, so that no repeat helps it, and takes minutes a split."""
 
 PROTOCOLS: Mapping[str, Protocol] = _by_name(

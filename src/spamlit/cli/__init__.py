@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("spamlit.cli.serve", "Answer over HTTP, with a page to try the classifier."),
     "compare": ("spamlit.cli.compare", "Tabulate the runs of a sweep, best validation F1 first."),
     "ablation": ("spamlit.cli.ablation", "Set the runs of the published ablation table beside its figures."),
-    "results": ("spamlit.cli.results", "Compare all systems on the same splits, and write docs/results.md."),
+    "results": ("spamlit.cli.results", "Compare all systems on the same splits, and write docs/results*.md."),
     "generate": ("spamlit.cli.generate", "Continue a prompt with a pretrained backbone."),
     "fetch": ("spamlit.cli.fetch", "Download and verify data, tokenizers and weights ahead of time."),
     "cache": ("spamlit.cli.cache", "List or clear what spamlit keeps on disk."),

@@ -8,24 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spamlit.training.run_folder import HOW, read_yaml
+from spamlit.training.run_folder import read_yaml
 
 if TYPE_CHECKING:
     from spamlit.analysis.results import Cell
 
 OUTPUTS = Path("outputs/results")
-INDIFFERENT: tuple[str, ...] = (
-    *HOW,
-    "run_dir",
-    "report",
-    "explain",
-    "logger",
-    "callbacks.progress",
-    "data.prefix_",
-    "data.num_workers",
-    "data.score_train",
-)
-"""Beginnings of the keys that change no figure."""
 
 
 @click.command()
@@ -90,6 +78,8 @@ def _check_recipes(cells: Iterable[Cell]) -> None:
     Raises:
         ValueError: with the folders, the keys and both values; or a file that is no configuration.
     """
+    from spamlit.analysis.results import INDIFFERENT
+
     default = _composed([])
     changed = []
     for cell in cells:

@@ -175,7 +175,7 @@ def _dir(kind: str, folder: Path) -> str:
 
 
 def _one_folder(arguments: list[str]) -> None:
-    """Refuses processes that torchrun or srun started with a folder each, named by the second.
+    """Refuses processes that torchrun or srun started for a sweep, or with a folder each, named by the second.
 
     Raises:
         ValueError: a sweep, or no `hydra.run.dir` for all of them.
@@ -184,7 +184,7 @@ def _one_folder(arguments: list[str]) -> None:
     if started is None:
         return
     several = f"{started}={os.environ[started]}"
-    if any(flag in arguments for flag in MULTIRUN):
+    if any(text in MULTIRUN or text == "hydra.mode=MULTIRUN" or _key(text) == "sweep" for text in arguments):
         raise ValueError(f"{several}: each process would run the whole sweep. Start one alone, with {started} unset.")
     if not any(_key(text) == "hydra.run.dir" for text in arguments):
         raise ValueError(f"{several}: several processes need one folder. Add hydra.run.dir=outputs/NAME")

@@ -194,6 +194,8 @@ def serve(options: Options) -> None:
         if os.getpid() == own:  # the HTTP process begins as a copy of this one
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # LitServe's monitor may look at its event once more when the process that held it has ended
+            logging.getLogger("litserve.server").addFilter(lambda record: record.msg != "Monitoring worker crashed")
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
