@@ -87,14 +87,16 @@ def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_
     assert row["mean"].item() == pytest.approx(mean, abs=1e-6)
     assert row["low"].item() <= mean <= row["high"].item()
     assert f"{mean:.4f}" in page
-    for title in ("## Repeats grouped, natural", "## Thresholds with a target", "## Speed", "## Errors"):
+    for title in ("# Results: repeats grouped, natural", "## Thresholds with a target", "## Speed", "## Errors"):
         assert title in page
     for policy in (VALIDATION, OWN):
         lexical = {name: outcome(finished, collection, "grouped", name, policy) for name in QUICK}
         baseline = results_tables.strongest(lexical)
         assert f"| tiny | {policy} | {baseline} | 1 |" in page  # compared on the seed that both have
     pages = "\n".join(path.read_text() for path in paths if path.suffix == ".md")
-    for title in ("## Raw rows", "## What repeats are worth", "## Repeats grouped, ham", "## As published"):
+    for title in ("raw rows", "repeats grouped, ham", "as published"):
+        assert f"# Results: {title}" in pages
+    for title in ("## What repeats are worth", "## Scores"):
         assert title in pages
     assert "nan" not in pages
     assert "None" not in pages
@@ -127,6 +129,18 @@ def test_each_protocol_has_a_page_that_is_left_alone_without_results(
     assert "## Errors" not in written["results-raw.md"]
     [alone, _] = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path / "alone")
     assert "(results" not in alone.read_text().replace("(results-raw.csv", "")
+
+
+@pytest.mark.parametrize("content", ["", "name,score\nalex,3\n", "\0\xff"])
+def test_a_foreign_file_in_the_place_of_the_grouped_figures_is_named(
+    content: str, finished: Path, collection: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "results.csv").write_text(content, encoding="latin-1")
+    raw = [cell for cell in cells(finished, source=str(collection)) if cell.protocol.name == "raw"]
+    with pytest.raises(ValueError, match=r"results\.csv is damaged, or not written by spamlit results"):
+        write_results(raw, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert (tmp_path / "results.csv").read_text(encoding="latin-1") == content
 
 
 def test_what_is_asked_elsewhere_is_on_the_page(finished: Path, collection: Path, tmp_path: Path, with_tiny) -> None:

@@ -169,12 +169,20 @@ def _leak(raw: Mapping[str, tables.Outcome], folder: Path) -> dict[str, Any]:
 
 
 def _grouped_f1(folder: Path) -> dict[str, float]:
-    """Of each system with repeats grouped, by results.csv: this time's, or an earlier one's."""
+    """Of each system with repeats grouped, by results.csv: this time's, or an earlier one's.
+
+    Raises:
+        ValueError: that file is not one of ours.
+    """
     path = folder / f"{_stem(MAIN)}.csv"
     if not path.is_file():
         return {}
-    rows = pd.read_csv(path).query("protocol == @MAIN and metric == 'f1' and threshold == @tables.VALIDATION")
-    return dict(zip(rows["system"], rows["mean"], strict=True))
+    try:
+        rows = pd.read_csv(path)
+        of_main = (rows["protocol"] == MAIN) & (rows["metric"] == "f1") & (rows["threshold"] == tables.VALIDATION)
+        return dict(rows.loc[of_main, ["system", "mean"]].itertuples(index=False, name=None))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged, or not written by spamlit results: move it away.") from error
 
 
 def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
