@@ -149,7 +149,8 @@ def test_what_is_asked_elsewhere_is_on_the_page(finished: Path, collection: Path
     recall, fpr = (said["challenge"]["dev"][name] for name in ("recall", "fpr"))
     assert f"| tiny | dev | 1 | {(1 + recall - fpr) / 2:.3f} | {recall:.3f} | {fpr:.3f} |" in page
     lost = 100 * (said["disguised"]["leet"]["recall_before"] - said["disguised"]["leet"]["recall_after"])
-    assert f"| leet | {lost:.2f} | {100 * said['disguised']['leet']['fpr_after']:.2f} |" in page
+    leet = f"| {100 * said['disguised']['leet']['changed']:.0f} | {lost:.2f} |"
+    assert f"| leet {leet} {100 * said['disguised']['leet']['fpr_after']:.2f} |" in page
     [part] = [
         line
         for line in page.splitlines()
@@ -157,6 +158,8 @@ def test_what_is_asked_elsewhere_is_on_the_page(finished: Path, collection: Path
     ]
     assert f" {100 * said['disguised']['mean']['fpr_after']:.2f} |" in part
     assert page.count("| tiny | precision 0.99 |") == page.count("| tiny | fpr 0.005 |") == 1
+    few = next(line for line in page.splitlines() if line.startswith("| tiny | precision 0.99 |"))
+    assert few.endswith("| 0 of 1 |")  # of some twenty messages none says .99 for certain
     assert not (finished / "raw" / "tiny" / "0" / generalisation.FILE).exists()
 
 

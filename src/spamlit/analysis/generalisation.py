@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from spamlit.analysis.challenge import Half, challenge_scores, load_challenge
+from spamlit.analysis.challenge import LOOKALIKES, Half, challenge_scores, load_challenge
 from spamlit.analysis.robustness import MEAN, Scores, flipped_ham, obfuscated_scores
 from spamlit.analysis.statistics import mean_interval
 from spamlit.training.run_folder import read_json, write_json
 
 FILE = "generalisation.json"
-MOST_HAM = 100
+MOST_HAM = 300
 """Of the test split's ham that is disguised: nine times as many messages are to be classified."""
 SENTENCES = {
     "Congratulations! You've won a free ticket. Call now!": "spam",
@@ -35,6 +35,8 @@ PARTS = (
     "disguised ham taken for spam, %",
 )
 """Heads of `part_row`."""
+DISGUISED = ("disguised", "disguised_dev")
+"""Messages that the suite is applied to: of the test split, of the challenge set's half `dev`."""
 CHALLENGE = ("balanced_accuracy", "recall", "fpr", "lookalike_fpr", "chat_fpr")
 
 
@@ -44,12 +46,14 @@ def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) 
     Args:
         scores: of the classifier: texts to spam probabilities.
         threshold: its own.
-        test: the test split: its spam, and `MOST_HAM` of its ham, are disguised.
+        test: the test split: its spam, and `MOST_HAM` of its ham, are disguised; so is the challenge set's `dev`.
         folder: where.
     """
     ham, spam = test[test["label"] == "ham"], test[test["label"] == "spam"]
     ham = ham.sample(min(MOST_HAM, len(ham)), random_state=0)
     halves = {half: load_challenge(half) for half in get_args(Half)}
+    dev = halves["dev"]
+    lookalikes = dev.loc[dev["category"].isin(LOOKALIKES), "text"].tolist()
     write_json(
         folder / FILE,
         {
@@ -58,7 +62,9 @@ def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) 
                 for half, frame in halves.items()
             },
             "disguised": obfuscated_scores(scores, pd.concat([spam, ham]), threshold=threshold).to_dict("index"),
+            "disguised_dev": obfuscated_scores(scores, dev, threshold=threshold).to_dict("index"),
             "changed": flipped_ham(scores, ham["text"].tolist(), threshold=threshold).to_dict("index"),
+            "changed_dev": flipped_ham(scores, lookalikes, threshold=threshold).to_dict("index"),
             "sentences": dict(zip(SENTENCES, scores(list(SENTENCES)), strict=True)),
         },
     )
@@ -100,20 +106,45 @@ def category_rows(found: Sequence[dict[str, Any]], half: Half) -> list[list[str]
 
 
 def disguise_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A line a transform of one system: recall lost, in points, and ham taken for spam, in per cent."""
+    """A line a transform of one system: per cent of the messages it changes, what it costs (`_cost`), on dev too."""
     rows = []
-    for name in (*(name for name in found[0]["disguised"] if name != MEAN), MEAN):
+    for name in _with_mean_last(found[0]["disguised"]):
         each = [one["disguised"][name] for one in found]
-        lost = [100 * (one["recall_before"] - one["recall_after"]) for one in each]
-        alarms = [100 * one["fpr_after"] for one in each]
-        rows.append([str(name), *(mean_interval(values).shown(2) for values in (lost, alarms))])
+        modern = [one["disguised_dev"][name] for one in found]
+        rows.append([name, f"{100 * fmean(one['changed'] for one in each):.0f}", *_cost(each), *_cost(modern)])
     return rows
 
 
 def change_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A line a harmless change of one system: ham that became spam, in per cent."""
-    shares = {name: [100 * one["changed"][name]["to_spam"] for one in found] for name in found[0]["changed"]}
-    return [[str(name), mean_interval(values).shown(2)] for name, values in shares.items()]
+    """A line a harmless change of one system: per cent of the ham that it changes, and that became spam; dev's too."""
+    rows = []
+    for name in _with_mean_last(found[0]["changed"]):
+        row = [name]
+        for ham in ("changed", "changed_dev"):
+            each = [one[ham][name] for one in found]
+            became = mean_interval([100 * one["to_spam"] for one in each])
+            row += [f"{100 * fmean(one['changed'] for one in each):.0f}", became.shown(2)]
+        rows.append(row)
+    return rows
+
+
+def cost_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
+    """A line a system: the seeds, and what the suite costs it on average (`_cost`), on dev too."""
+    return [
+        [name, str(len(each)), *(cell for on in DISGUISED for cell in _cost([one[on][MEAN] for one in each]))]
+        for name, each in found.items()
+    ]
+
+
+def _cost(each: Sequence[dict[str, float]]) -> list[str]:
+    """Of one transform over seeds: recall lost, in points, and ham taken for spam, in per cent."""
+    lost = [100 * (one["recall_before"] - one["recall_after"]) for one in each]
+    alarms = [100 * one["fpr_after"] for one in each]
+    return [mean_interval(values).shown(2) for values in (lost, alarms)]
+
+
+def _with_mean_last(rows: Mapping[str, Any]) -> list[str]:
+    return [*(name for name in rows if name != MEAN), MEAN]
 
 
 def sentence_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:

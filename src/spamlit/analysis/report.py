@@ -49,9 +49,10 @@ def write_report(run: Path, *, explain: bool = True) -> Path:
     predictions = pd.read_csv(run / "predictions.csv")
     record, metrics = read_json(run / "run.json"), read_json(run / "metrics.json")
     frames = {split: read_split(run / f"{split}.csv") for split in FITTED}
+    train = undisguised(frames["train"])
     explainer = Explainer(lambda: Predictor.load(run), EXPLAINED_TOKENS if explain else 0)
     sections = [
-        split_section(split, with_text(predictions, split, frames[split]), frames["train"], settings, explainer)
+        split_section(split, with_text(predictions, split, frames[split]), train, settings, explainer)
         for split in SPLITS
     ]
     examples = (
@@ -115,7 +116,7 @@ def split_section(
     Args:
         name: Of the messages together.
         rows: ``id``, ``label``, ``text``, ``probability``.
-        train: What the classifier learnt from; may be empty.
+        train: Messages that the classifier learnt from, without disguised copies; may be empty.
         settings: The bundle's; threshold and temperature count.
         explainer: Of the mistakes' words.
     """

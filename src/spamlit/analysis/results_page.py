@@ -195,6 +195,7 @@ def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
     shared = {name: outcome.of(seeds) for name, outcome in asked.items()} if seeds else {}
     first = next(iter(found))
     columns = ["balanced accuracy", "recall", "false positives", "of look-alike ham", "of chat"]
+    costs = ["recall lost, points", "ham taken for spam, %", "dev: recall lost", "dev: ham taken for spam, %"]
     return {
         "system": first,
         "seeds": sorted(seeds),
@@ -211,10 +212,12 @@ def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
         ),
         "challenge": markdown(["system", "half", "seeds", *columns], generalisation.challenge_rows(found)),
         "categories": markdown(["category", "messages", "wrong"], generalisation.category_rows(found[first], "final")),
-        "disguised": markdown(
-            ["disguise", "recall lost, points", "ham taken for spam, %"], generalisation.disguise_rows(found[first])
+        "costs": markdown(["system", "seeds", *costs], generalisation.cost_rows(found)),
+        "disguised": markdown(["disguise", "changed, %", *costs], generalisation.disguise_rows(found[first])),
+        "changed": markdown(
+            ["change", "changed, %", "became spam, %", "of dev changed, %", "of dev became spam, %"],
+            generalisation.change_rows(found[first]),
         ),
-        "changed": markdown(["change", "ham that became spam, %"], generalisation.change_rows(found[first])),
         "sentences": markdown(["message", "is", *found], generalisation.sentence_rows(found)),
     }
 
@@ -226,10 +229,18 @@ def _said(outcome: tables.Outcome) -> list[dict[str, Any]]:
 def _targets(systems: Mapping[str, tables.Outcome]) -> str:
     """Of spamlit's systems."""
     lines = [
-        [row["system"], row["policy"], f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", row["met"]]
+        [
+            row["system"],
+            row["policy"],
+            f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]",
+            row["met"],
+            f"{row['recall']:.3f}",
+            f"{row['attained']} of {row['seeds']}",
+        ]
         for row in tables.targets(_ours(systems))
     ]
-    return markdown(["system", "threshold", "on test", "target within"], lines) if lines else ""
+    head = ["system", "threshold", "on test", "target within", "recall there", "attained on validation"]
+    return markdown(head, lines) if lines else ""
 
 
 def _calibration(systems: Mapping[str, tables.Outcome]) -> str:

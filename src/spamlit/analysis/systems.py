@@ -100,6 +100,7 @@ WITHOUT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("undisguised", "best without disguised copies in training", ("data.obfuscate=0",)),
     ("as-typed", "best without normalisation", ("data.normalise=none",)),
+    ("last-block", "best reading the last block's states alone", ("model.layers=[30]",)),
     ("generated", "best with 500 spam messages that the backbone wrote", ("data.generated.spam=500",)),
 )
 """What each part of the best recipe brings: it without that part, or with one that it does without."""
@@ -132,7 +133,7 @@ SYSTEMS: Mapping[str, System] = _by_name(
         elsewhere=True,
     ),
     *(
-        System(f"best-{name}", "spamlit", about, {"overrides": ("experiment=best", *overrides)}, ONE, 1, elsewhere=True)
+        System(f"best-{name}", "spamlit", about, {"overrides": ("experiment=best", *overrides)}, ONE, 3, elsewhere=True)
         for name, about, overrides in WITHOUT
     ),
 )
