@@ -1,12 +1,22 @@
-"""The encoder's loop on a tiny random BERT; the pretrained one where its weights are wanted."""
+"""The encoders' loop on a tiny random BERT; MiniLM where its weights are wanted; DistilBERT from a stand-in hub."""
+
+import hashlib
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+from tests.loopback import Loopback
 from tests.synthetic import write_collection
-from transformers import BertConfig, BertForSequenceClassification
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM
 
 from spamlit.analysis import encoder
+from spamlit.assets import ASSETS, store
+from spamlit.cli import main
 from spamlit.data.sms import parse
 from spamlit.data.splits import make_splits
 
@@ -60,4 +70,91 @@ def test_the_pretrained_one_is_read_whole_and_understands(tmp_path, monkeypatch)
     assert set(result.probabilities) == {"validation", "test"}
     right = (result.probabilities["test"] > 0.5) == (splits.test["label"] == "spam")
     assert right.mean() > 0.9
-    assert encoder.load_tokenizer().encode("Free PRIZE!").tokens == ["[CLS]", "free", "prize", "!", "[SEP]"]
+    assert encoder.load_tokenizer(encoder.ENCODERS["minilm"]).encode("Free PRIZE!").tokens == [
+        "[CLS]",
+        "free",
+        "prize",
+        "!",
+        "[SEP]",
+    ]
+
+
+FILES = ("distilbert-base-uncased.safetensors", "distilbert-base-uncased.tokenizer.json")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The published repository with small random weights under the published names; the pins are of these files."""
+    messages = parse(write_collection(tmp_path / "sms", n_ham=80, n_spam=60))
+    words = sorted(set(" ".join(messages["text"]).split()))
+    vocabulary = {piece: n for n, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    small = partial(DistilBertConfig, vocab_size=len(vocabulary), dim=32, hidden_dim=64, n_layers=1, n_heads=2)
+    monkeypatch.setattr(encoder, "DistilBertConfig", small)
+    monkeypatch.setattr(encoder, "LEARNING_RATE", 3e-3)
+    monkeypatch.setattr(encoder, "BATCH", 4)
+    state = DistilBertForMaskedLM(small()).state_dict()
+    del state["vocab_projector.weight"]  # the embedding, stored once
+    save_file(state, tmp_path / "model.safetensors")
+    monkeypatch.setenv("SPAMLIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    pinned = {}
+    with Loopback() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        for name in FILES:
+            [source] = ASSETS[name].sources
+            body = (tmp_path / source.filename).read_bytes()
+            server.hub_file(source.repo, source.revision, source.filename, body, large="json" not in name)
+            sha256 = hashlib.sha256(body).hexdigest()
+            pinned[name] = type(ASSETS[name])(name, sha256, len(body), (source,))
+        monkeypatch.setattr(store, "ASSETS", {**ASSETS, **pinned})
+        yield server
+
+
+def results(tmp_path, *systems):
+    chosen = ["--systems", ",".join(systems), "--protocols", "grouped", "--seeds", "0", "--source", tmp_path / "sms"]
+    where = ["--folder", tmp_path / "results", "--to", tmp_path / "docs"]
+    return CliRunner().invoke(main, ["results", *map(str, [*chosen, *where])])
+
+
+def test_distilbert_comes_from_the_hub_and_is_compared(tmp_path, hub):
+    done = results(tmp_path, "naive-bayes", "distilbert")
+    assert done.exit_code == 0, done.stderr
+    assert {path.rsplit("/", 1)[1] for verb, path, _ in hub.requests if verb == "GET"} == {
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    predictions = pd.read_csv(tmp_path / "results" / "grouped" / "distilbert" / "0" / "predictions.csv")
+    assert set(predictions["split"]) == {"validation", "test"}
+    right = (predictions["probability"] > 0.5) == (predictions["label"] == "spam")
+    assert right.mean() > 0.9
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| distilbert | own | naive-bayes | 1 |" in page
+    body = encoder.load_encoder(encoder.ENCODERS["distilbert"], seed=1).distilbert.state_dict()
+    assert torch.equal(
+        body["embeddings.word_embeddings.weight"],
+        encoder.load_encoder(encoder.ENCODERS["distilbert"], seed=2).distilbert.state_dict()[
+            "embeddings.word_embeddings.weight"
+        ],
+    )  # read from the file, whatever the seed
+
+
+def test_where_the_hub_does_not_answer_distilbert_is_left_out(tmp_path, hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    done = results(tmp_path, "distilbert", "naive-bayes")
+    assert done.exit_code == 0, done.stderr
+    assert "left out distilbert: " in done.stderr
+    assert "model hub distilbert/distilbert-base-uncased@12040acc" in done.stderr
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| naive-bayes | 1 |" in page
+    assert "distilbert" not in page
+
+
+def test_other_tensors_than_the_model_has_are_refused(tmp_path, hub, monkeypatch):
+    monkeypatch.setattr(encoder, "DistilBertConfig", partial(encoder.DistilBertConfig, n_layers=2))
+    with pytest.raises(RuntimeError, match=r"Missing key.*transformer\.layer\.1"):
+        encoder.load_encoder(encoder.ENCODERS["distilbert"], seed=0)

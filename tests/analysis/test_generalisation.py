@@ -67,9 +67,6 @@ def test_lines_are_means_over_the_seeds(folders):
     each = [value for name, value in lost.items() if name != "mean"]
     assert lost["mean"] == pytest.approx(sum(each) / len(each), abs=0.01)
     assert generalisation.cost_rows(found) == [["words", "2", *disguised[-1][2:]]]
-    on_dev = {line[0]: float(line[4].split()[0]) for line in disguised}
-    before = found["words"][0]["challenge"]["dev"]["recall"]
-    assert on_dev["emoji"] == 0 < on_dev["homoglyphs"] <= 100 * before  # of the little that "free" finds there
     assert sum(int(line[1]) for line in generalisation.category_rows(found["words"], "dev")) == len(
         load_challenge("dev")
     )

@@ -18,7 +18,7 @@ from tests.synthetic import write_collection
 from spamlit.analysis import generalisation, results, results_tables
 from spamlit.analysis.results import Cell, cells, check_extra, run
 from spamlit.analysis.results_page import markdown, write_results
-from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, repeats, seen_in_training
+from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, pairs, repeats, seen_in_training
 from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
 from spamlit.cli import main
 from spamlit.cli.train import CONF
@@ -122,10 +122,18 @@ def test_each_protocol_has_a_page_that_is_left_alone_without_results(
     [page, _] = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path)
     assert page.read_text() == written["results-raw.md"]
     leak = written["results-raw.md"].split("## What repeats are worth")[1]
-    f1 = pd.read_csv(tmp_path / "results.csv").query(
-        "protocol == 'grouped' and system == 'tiny' and threshold == 'validation' and metric == 'f1'"
+    for policy in (VALIDATION, OWN):
+        f1 = pd.read_csv(tmp_path / "results.csv").query(
+            "protocol == 'grouped' and system == 'tiny' and threshold == @policy and metric == 'f1'"
+        )
+        [line] = [line for line in leak.splitlines() if line.startswith(f"| tiny | {policy} |")]
+        assert line.split("|")[4].strip() == f"{f1['mean'].item():.4f}"
+    published = written["results-published.md"].split("## What repeats are worth")[1]
+    accuracy = pd.read_csv(tmp_path / "results-balanced.csv").query(
+        "system == 'tiny' and threshold == 'own' and metric == 'accuracy'"
     )
-    assert f"| {f1['mean'].item():.4f} |" in next(line for line in leak.splitlines() if line.startswith("| tiny"))
+    [line] = [line for line in published.splitlines() if line.startswith("| tiny | own |")]
+    assert line.split("|")[4].strip() == f"{accuracy['mean'].item():.4f}"
     assert "## Errors" not in written["results-raw.md"]
     [alone, _] = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path / "alone")
     assert "(results" not in alone.read_text().replace("(results-raw.csv", "")
@@ -288,9 +296,9 @@ def test_a_stopped_run_goes_on_and_a_failed_one_is_named(tmp_path: Path, monkeyp
     assert asked == [["data.batch_size=4", *shared, f"hydra.run.dir={cell.folder}"], [f"ckpt={cell.folder}"]]
 
 
-def written(root: Path, collection: Path, protocol: str, right) -> Cell:
+def written(root: Path, collection: Path, protocol: str, right, system: str = "naive-bayes") -> Cell:
     """A system whose predictions are given: right(test frame, training groups) says which are right."""
-    cell = Cell(PROTOCOLS[protocol], SYSTEMS["naive-bayes"], 0, root, str(collection))
+    cell = Cell(PROTOCOLS[protocol], SYSTEMS[system], 0, root, str(collection))
     splits = cell.protocol.splits(0, str(collection))
     frames = []
     for name, frame in splits.frames().items():
@@ -303,6 +311,26 @@ def written(root: Path, collection: Path, protocol: str, right) -> Cell:
     return cell
 
 
+def test_the_pretrained_ones_are_compared_with_each_other(tmp_path: Path, collection: Path) -> None:
+    right = {"naive-bayes": 0.5, "minilm": 0.9, "distilbert": 0.8}  # the share of each label that it gets right
+    made = [
+        written(tmp_path, collection, "grouped", lambda test, _, share=share: by_label(test) < share, system)
+        for system, share in right.items()
+    ]
+    found = outcomes(made, OWN)["grouped"]
+    [pair] = pairs(found).to_dict("records")
+    assert (pair["system"], pair["baseline"], pair["seeds"]) == ("minilm", "distilbert", 1)
+    better, worse = (results_tables.scores(found[name].tests[0])["f1"] for name in ("minilm", "distilbert"))
+    assert pair["f1 mean"] == pytest.approx(better - worse)
+    assert (pair["ours_only"] > 0, pair["theirs_only"]) == (True, 0)
+
+
+def by_label(test: pd.DataFrame) -> pd.Series:
+    """How far down among its label's messages each one stands, from 0 to below 1."""
+    each = test.groupby("label")["id"]
+    return each.cumcount() / each.transform("size")
+
+
 def test_the_leak_is_told_from_the_rest(tmp_path: Path, collection: Path) -> None:
     """A system that knows training by heart and nothing else."""
     raw = written(tmp_path, collection, "raw", lambda test, known: test["group"].isin(known))
@@ -313,8 +341,11 @@ def test_the_leak_is_told_from_the_rest(tmp_path: Path, collection: Path) -> Non
     splits = raw.protocol.splits(0, str(collection))
     share = splits.test["group"].isin(splits.train["group"]).mean()
     assert repeats(found, seen)["messages"] == pytest.approx(share)
-    assert 0 < row["raw f1"] < 1
-    assert leak(found, {"naive-bayes": 0.5}, seen).iloc[0]["grouped f1"] == 0.5
+    assert 0 < row["raw"] < 1
+    assert leak(found, {"naive-bayes": 0.5}, seen).iloc[0]["grouped"] == 0.5
+    by_accuracy = leak(found, {}, seen, "accuracy").iloc[0]
+    assert (by_accuracy["seen accuracy"], by_accuracy["seen recall"]) == (1, 1)
+    assert by_accuracy["unseen accuracy"] == 0 < by_accuracy["raw"] < 1
 
 
 def test_the_messages_that_all_get_wrong_come_first(tmp_path: Path, collection: Path) -> None:

@@ -1,10 +1,11 @@
-"""A pretrained encoder (MiniLM: 6 layers, 384 wide) with a classification head, fine-tuned on the same splits."""
+"""A pretrained encoder (MiniLM or DistilBERT) with a classification head, fine-tuned on the same splits."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,19 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    get_linear_schedule_with_warmup,
+)
 
 from spamlit.analysis.predicted import Predicted, predicted
 from spamlit.analysis.scores import Array
 from spamlit.assets import fetch
 from spamlit.data.splits import Splits
 
-WEIGHTS = "all-MiniLM-L6-v2.safetensors"
-VOCABULARY = "all-MiniLM-L6-v2.tokenizer.json"
-ARCHITECTURE = {
-    "vocab_size": 30_522,
-    "hidden_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-}
-"""What differs from BERT's own; as in the weights' config.json."""
 MAX_TOKENS = 128
 LEARNING_RATE = 5e-5
 BATCH = 16
@@ -39,19 +36,64 @@ EPOCHS = 4
 WARMUP = 0.06
 """Share of the steps."""
 
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pretrained encoder whose files `fetch` knows; both kinds read BERT's lower-cased word pieces.
+
+    Attributes:
+        weights: The asset.
+        tokenizer: The asset.
+        make: The model with a new head of two classes, drawn from torch's generator.
+        body: The model's attribute that the weights are of.
+        prefix: Of its tensors' names in the file.
+        beside: Beginnings of the names of what the file holds besides, and a classifier has no use for.
+    """
+
+    weights: str
+    tokenizer: str
+    make: Callable[[], Any]
+    body: str
+    prefix: str
+    beside: tuple[str, ...]
+
+
+ENCODERS: Mapping[str, Encoder] = {
+    "minilm": Encoder(
+        "all-MiniLM-L6-v2.safetensors",
+        "all-MiniLM-L6-v2.tokenizer.json",
+        lambda: BertForSequenceClassification(  # as in the weights' config.json, where it differs from BERT's own
+            BertConfig(
+                hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, num_labels=2
+            )
+        ),
+        body="bert",
+        prefix="",
+        beside=("embeddings.position_ids",),  # 0, 1, 2, …: no weight
+    ),
+    "distilbert": Encoder(
+        "distilbert-base-uncased.safetensors",
+        "distilbert-base-uncased.tokenizer.json",
+        lambda: DistilBertForSequenceClassification(DistilBertConfig(num_labels=2)),
+        body="distilbert",
+        prefix="distilbert.",
+        beside=("vocab_layer_norm.", "vocab_projector.", "vocab_transform."),  # the head that guesses masked words
+    ),
+}
+
 Examples = Sequence[tuple[list[int], int]]
 """Token ids and class of each message."""
 
 
-def finetuned(splits: Splits, seed: int, *, epochs: int = EPOCHS) -> Predicted:
-    """MiniLM, all weights trained: AdamW with linear warm-up and decay, batches of alike lengths.
+def finetuned(splits: Splits, seed: int, *, name: str = "minilm", epochs: int = EPOCHS) -> Predicted:
+    """One of `ENCODERS`, all weights trained: AdamW with linear warm-up and decay, batches of alike lengths.
 
     The epoch with the lowest loss on validation is kept. Training messages are not predicted.
 
     Raises:
         AssetError: weights or vocabulary cannot be had.
     """
-    tokenizer, model = load_tokenizer(), load_encoder(seed)
+    tokenizer, model = load_tokenizer(ENCODERS[name]), load_encoder(ENCODERS[name], seed)
     start = time.perf_counter()
     train, validation = (examples(tokenizer, frame) for frame in (splits.train, splits.validation))
     losses = fit(model, train, validation, epochs=epochs, seed=seed)
@@ -64,21 +106,24 @@ def finetuned(splits: Splits, seed: int, *, epochs: int = EPOCHS) -> Predicted:
     )
 
 
-def load_tokenizer() -> Tokenizer:
+def load_tokenizer(encoder: Encoder) -> Tokenizer:
     """BERT's word pieces, lower-cased; no padding, truncated to MAX_TOKENS."""
-    tokenizer = Tokenizer.from_file(str(fetch(VOCABULARY)))
+    tokenizer = Tokenizer.from_file(str(fetch(encoder.tokenizer)))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     return tokenizer
 
 
-def load_encoder(seed: int) -> Any:
+def load_encoder(encoder: Encoder, seed: int) -> Any:
     """The pretrained body, every tensor of the file accounted for, and a new head drawn from the seed."""
     torch.manual_seed(seed)
-    model = BertForSequenceClassification(BertConfig(**ARCHITECTURE, num_labels=2))
-    state = load_file(fetch(WEIGHTS))
-    del state["embeddings.position_ids"]  # 0, 1, 2, …: no weight
-    model.bert.load_state_dict(state)
+    model = encoder.make()
+    state = {
+        name.removeprefix(encoder.prefix): weight
+        for name, weight in load_file(fetch(encoder.weights)).items()
+        if not name.startswith(encoder.beside)
+    }
+    getattr(model, encoder.body).load_state_dict(state)
     return model
 
 

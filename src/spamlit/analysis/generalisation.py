@@ -18,7 +18,7 @@ from spamlit.analysis.statistics import mean_interval
 from spamlit.training.run_folder import read_json, write_json
 
 FILE = "generalisation.json"
-MOST_HAM = 300
+MOST_HAM = 100
 """Of the test split's ham that is disguised: nine times as many messages are to be classified."""
 SENTENCES = {
     "Congratulations! You've won a free ticket. Call now!": "spam",
@@ -35,8 +35,6 @@ PARTS = (
     "disguised ham taken for spam, %",
 )
 """Heads of `part_row`."""
-DISGUISED = ("disguised", "disguised_dev")
-"""Messages that the suite is applied to: of the test split, of the challenge set's half `dev`."""
 CHALLENGE = ("balanced_accuracy", "recall", "fpr", "lookalike_fpr", "chat_fpr")
 
 
@@ -46,7 +44,7 @@ def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) 
     Args:
         scores: of the classifier: texts to spam probabilities.
         threshold: its own.
-        test: the test split: its spam, and `MOST_HAM` of its ham, are disguised; so is the challenge set's `dev`.
+        test: the test split: its spam, and `MOST_HAM` of its ham, are disguised.
         folder: where.
     """
     ham, spam = test[test["label"] == "ham"], test[test["label"] == "spam"]
@@ -62,7 +60,6 @@ def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) 
                 for half, frame in halves.items()
             },
             "disguised": obfuscated_scores(scores, pd.concat([spam, ham]), threshold=threshold).to_dict("index"),
-            "disguised_dev": obfuscated_scores(scores, dev, threshold=threshold).to_dict("index"),
             "changed": flipped_ham(scores, ham["text"].tolist(), threshold=threshold).to_dict("index"),
             "changed_dev": flipped_ham(scores, lookalikes, threshold=threshold).to_dict("index"),
             "sentences": dict(zip(SENTENCES, scores(list(SENTENCES)), strict=True)),
@@ -106,12 +103,11 @@ def category_rows(found: Sequence[dict[str, Any]], half: Half) -> list[list[str]
 
 
 def disguise_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A line a transform of one system: per cent of the messages it changes, what it costs (`_cost`), on dev too."""
+    """A line a transform of one system: per cent of the messages that it changes, and what it costs (`_cost`)."""
     rows = []
     for name in _with_mean_last(found[0]["disguised"]):
         each = [one["disguised"][name] for one in found]
-        modern = [one["disguised_dev"][name] for one in found]
-        rows.append([name, f"{100 * fmean(one['changed'] for one in each):.0f}", *_cost(each), *_cost(modern)])
+        rows.append([name, f"{100 * fmean(one['changed'] for one in each):.0f}", *_cost(each)])
     return rows
 
 
@@ -129,11 +125,8 @@ def change_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def cost_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
-    """A line a system: the seeds, and what the suite costs it on average (`_cost`), on dev too."""
-    return [
-        [name, str(len(each)), *(cell for on in DISGUISED for cell in _cost([one[on][MEAN] for one in each]))]
-        for name, each in found.items()
-    ]
+    """A line a system: the seeds, and what the suite costs it on average (`_cost`)."""
+    return [[name, str(len(each)), *_cost([one["disguised"][MEAN] for one in each])] for name, each in found.items()]
 
 
 def _cost(each: Sequence[dict[str, float]]) -> list[str]:

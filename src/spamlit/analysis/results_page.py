@@ -30,6 +30,21 @@ HEADS = {
     "ece": "calibration error",
     "brier": "Brier",
 }
+COMPARISON = (
+    "system",
+    "threshold",
+    "baseline",
+    "seeds",
+    "F1 Δ (seeds)",
+    "F1 Δ (messages)",
+    "AUPRC Δ (seeds)",
+    "AUPRC Δ (messages)",
+    "only it right : only the baseline",
+    "McNemar p",
+)
+"""Heads of `_compared`."""
+LEAKS = {"raw": (MAIN, "f1"), "published": ("balanced", "accuracy")}
+"""Protocols that ignore repeats: the one that differs in nothing else, and by what they are compared."""
 WHEN = ("before", "after")
 """The temperature is applied."""
 TEXT = 120
@@ -71,7 +86,7 @@ def _write_page(name: str, found: Found, others: Iterable[str], folder: Path) ->
         others=[f"[{PROTOCOLS[other].title}]({_stem(other)}.md)" for other in others],
         protocol=_protocol(name, found, figures),
         systems=_systems(set(found[tables.OWN])),
-        leak=_leak(found[tables.VALIDATION], folder) if name == "raw" else None,
+        leak=_leak(name, found, folder) if name in LEAKS else None,
         main=_main(found) if name == MAIN else None,
     )
     paths = [folder / f"{_stem(name)}.md", folder / f"{_stem(name)}.csv"]
@@ -110,6 +125,7 @@ def _protocol(name: str, found: Found, figures: pd.DataFrame) -> dict[str, Any]:
         "chosen": _figures(chosen, METRICS),
         "own": _figures(own, BY_THRESHOLD),
         "comparisons": _comparisons(found),
+        "pairs": _pairs(found),
         "reserve": _reserve(found),
     }
 
@@ -132,17 +148,24 @@ def _comparisons(found: Found) -> str:
     lines = []
     for policy in tables.POLICIES:
         baseline = tables.strongest(found[policy])
-        if baseline is None:
-            continue
-        for row in tables.comparisons(found[policy], baseline).to_dict("records"):
-            cells = [row["system"], policy, baseline, str(row["seeds"])]
-            for metric in tables.COMPARED:
-                cells.append(Interval(row[f"{metric} mean"], row[f"{metric} half"]).shown(4, "+"))
-                cells.append(f"[{row[f'{metric} low']:+.4f}, {row[f'{metric} high']:+.4f}]")
-            lines.append([*cells, f"{row['ours_only']} : {row['theirs_only']}", f"{row['p']:.2g}"])
-    head = ["system", "threshold", "baseline", "seeds"]
-    head += ["F1 Δ (seeds)", "F1 Δ (messages)", "AUPRC Δ (seeds)", "AUPRC Δ (messages)"]
-    return markdown([*head, "only it right : only the baseline", "McNemar p"], lines) if lines else ""
+        if baseline is not None:
+            rows = tables.comparisons(found[policy], baseline).to_dict("records")
+            lines += [_compared(row | {"baseline": baseline}, policy) for row in rows]
+    return markdown(COMPARISON, lines) if lines else ""
+
+
+def _pairs(found: Found) -> str:
+    rows = tables.pairs(found[tables.OWN]).to_dict("records")
+    return markdown(COMPARISON, [_compared(row, tables.OWN) for row in rows]) if rows else ""
+
+
+def _compared(row: Mapping[Any, Any], policy: str) -> list[str]:
+    """Cells as in `COMPARISON`."""
+    cells = [row["system"], policy, row["baseline"], str(row["seeds"])]
+    for metric in tables.COMPARED:
+        cells.append(Interval(row[f"{metric} mean"], row[f"{metric} half"]).shown(4, "+"))
+        cells.append(f"[{row[f'{metric} low']:+.4f}, {row[f'{metric} high']:+.4f}]")
+    return [*cells, f"{row['ours_only']} : {row['theirs_only']}", f"{row['p']:.2g}"]
 
 
 def _reserve(found: Found) -> str:
@@ -159,28 +182,38 @@ def _systems(names: set[str]) -> str:
     return markdown(["system", "what it is"], [[name, each.about] for name, each in SYSTEMS.items() if name in names])
 
 
-def _leak(raw: Mapping[str, tables.Outcome], folder: Path) -> dict[str, Any]:
-    seen, grouped = tables.seen_in_training(raw), _grouped_f1(folder)
-    columns = ["raw f1", "grouped f1", "seen f1", "unseen f1", "seen recall", "unseen recall"]
-    table = tables.leak(raw, grouped, seen).to_dict("records")
-    head = ["system", "F1 raw", "F1 grouped", "F1 seen", "F1 unseen", "recall seen", "recall unseen"]
-    lines = [[row["system"], *(_number(row.get(key)) for key in columns)] for row in table]
-    return {"table": markdown(head, lines), "grouped": bool(grouped), **tables.repeats(raw, seen)}
+def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
+    """What is told of repeats on the page of a protocol of `LEAKS`."""
+    grouped, metric = LEAKS[name]
+    seen = tables.seen_in_training(found[tables.OWN])
+    columns = ["raw", "grouped", *(f"{part} {each}" for each in (metric, "recall") for part in ("seen", "unseen"))]
+    lines, elsewhere = [], {}
+    for policy in tables.POLICIES:
+        elsewhere = _written(grouped, metric, policy, folder)
+        table = tables.leak(found[policy], elsewhere, seen, metric).to_dict("records")
+        lines += [[row["system"], policy, *(_number(row.get(key)) for key in columns)] for row in table]
+    shown = HEADS[metric]
+    head = [f"{shown} raw", f"{shown} grouped", f"{shown} seen", f"{shown} unseen", "recall seen", "recall unseen"]
+    return {
+        "table": markdown(["system", "threshold", *head], lines),
+        "grouped": f"{shown} grouped is that of [{_stem(grouped)}.csv]({_stem(grouped)}.csv)" if elsewhere else "",
+        **tables.repeats(found[tables.OWN], seen),
+    }
 
 
-def _grouped_f1(folder: Path) -> dict[str, float]:
-    """Of each system with repeats grouped, by results.csv: this time's, or an earlier one's.
+def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, float]:
+    """Of each system under another protocol, by the figures in the folder: this time's, or an earlier one's.
 
     Raises:
         ValueError: that file is not one of ours.
     """
-    path = folder / f"{_stem(MAIN)}.csv"
+    path = folder / f"{_stem(name)}.csv"
     if not path.is_file():
         return {}
     try:
         rows = pd.read_csv(path)
-        of_main = (rows["protocol"] == MAIN) & (rows["metric"] == "f1") & (rows["threshold"] == tables.VALIDATION)
-        return dict(rows.loc[of_main, ["system", "mean"]].itertuples(index=False, name=None))
+        wanted = (rows["protocol"] == name) & (rows["metric"] == metric) & (rows["threshold"] == policy)
+        return dict(rows.loc[wanted, ["system", "mean"]].itertuples(index=False, name=None))
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged, or not written by spamlit results: move it away.") from error
 
@@ -195,7 +228,7 @@ def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
     shared = {name: outcome.of(seeds) for name, outcome in asked.items()} if seeds else {}
     first = next(iter(found))
     columns = ["balanced accuracy", "recall", "false positives", "of look-alike ham", "of chat"]
-    costs = ["recall lost, points", "ham taken for spam, %", "dev: recall lost", "dev: ham taken for spam, %"]
+    costs = ["recall lost, points", "ham taken for spam, %"]
     return {
         "system": first,
         "seeds": sorted(seeds),

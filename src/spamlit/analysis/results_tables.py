@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
@@ -27,6 +28,8 @@ TARGETS: tuple[dict[str, float], ...] = ({"precision": 0.99}, {"fpr": 0.005})
 """Policies whose target should hold on test."""
 Seen = Mapping[int, set[int]]
 """Ids of test messages by split seed."""
+PRETRAINED = ("encoder", "spamlit")
+"""Kinds that are fine-tuned."""
 UNTRAINED = ("majority", "prompted")
 """Kinds whose errors say nothing of a message."""
 
@@ -167,39 +170,61 @@ def comparisons(systems: Mapping[str, Outcome], baseline: str) -> pd.DataFrame:
     rows = []
     for name, outcome in systems.items():
         shared = outcome.cells.keys() & systems[baseline].cells.keys()
-        if name == baseline or not shared:
-            continue
-        ours, theirs = outcome.of(shared), systems[baseline].of(shared)
-        check_paired(ours.tests, theirs.tests)
-        over_messages = paired_bounds(ours.resampled, theirs.resampled)
-        row: dict[str, Any] = {"system": name, "seeds": len(shared)}
-        for metric in COMPARED:
-            over_seeds = difference(ours.by_seed(metric), theirs.by_seed(metric))
-            row |= {f"{metric} {part}": value for part, value in over_seeds._asdict().items()}
-            row |= {f"{metric} {part}": value for part, value in over_messages[metric]._asdict().items()}
-        rows.append(row | mcnemar(ours.tests, theirs.tests)._asdict())
+        if name != baseline and shared:
+            rows.append(_compared(outcome.of(shared), systems[baseline].of(shared)))
     return pd.DataFrame(rows)
 
 
-def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, float], seen: Seen) -> pd.DataFrame:
+def pairs(systems: Mapping[str, Outcome]) -> pd.DataFrame:
+    """Each two of the pretrained systems that every protocol has, as in `comparisons`, with the second as ``baseline``.
+
+    Raises:
+        ValueError: they were not tested on the same messages.
+    """
+    names = [
+        name
+        for name, outcome in systems.items()
+        if outcome.system.kind in PRETRAINED and len(outcome.system.protocols) > 1
+    ]
+    rows = []
+    for one, other in combinations(names, 2):
+        if shared := systems[one].cells.keys() & systems[other].cells.keys():
+            rows.append(_compared(systems[one].of(shared), systems[other].of(shared)) | {"baseline": other})
+    return pd.DataFrame(rows)
+
+
+def _compared(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
+    check_paired(ours.tests, theirs.tests)
+    over_messages = paired_bounds(ours.resampled, theirs.resampled)
+    row: dict[str, Any] = {"system": ours.system.name, "seeds": len(ours.cells)}
+    for metric in COMPARED:
+        over_seeds = difference(ours.by_seed(metric), theirs.by_seed(metric))
+        row |= {f"{metric} {part}": value for part, value in over_seeds._asdict().items()}
+        row |= {f"{metric} {part}": value for part, value in over_messages[metric]._asdict().items()}
+    return row | mcnemar(ours.tests, theirs.tests)._asdict()
+
+
+def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, float], seen: Seen, metric: str = "f1") -> pd.DataFrame:
     """What repeats between training and test are worth: means over seeds.
 
     Args:
         raw: systems on splits that ignore repeats.
-        grouped: F1 of systems on splits that do not.
+        grouped: the metric of systems on splits that do not.
         seen: test messages of which training holds a repeat.
+        metric: of `METRICS`, by one threshold.
 
     Returns:
-        A row a system: its F1 under both protocols, and under `raw` the F1 and recall on test messages of which
+        A row a system: the metric under both protocols, and under `raw` the metric and recall on test messages of which
         training holds a repeat (``seen``), and on the others (``unseen``).
     """
     rows = []
     for name, outcome in raw.items():
-        row: dict[str, Any] = {"system": name, "raw f1": fmean(outcome.values("f1")), "grouped f1": grouped.get(name)}
+        row: dict[str, Any] = {"system": name, "raw": fmean(outcome.values(metric)), "grouped": grouped.get(name)}
         for part in ("seen", "unseen"):
             tests = [test[test["id"].isin(seen[s]) == (part == "seen")] for s, test in outcome.tests.items()]
             found = [scores(test) for test in tests if len(test)]
-            row |= {f"{part} {metric}": fmean(each[metric] for each in found) for metric in ("f1", "recall") if found}
+            means = {key: fmean(each[key] for each in found) for key in (metric, "recall") if found}
+            row |= {f"{part} {key}": value for key, value in means.items()}
         rows.append(row)
     return pd.DataFrame(rows)
 

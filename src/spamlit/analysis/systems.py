@@ -65,6 +65,7 @@ class System:
         protocols: Where it runs.
         repeats: On how many of a protocol's seeds; None: on all.
         elsewhere: Whether it is asked about other messages too (`generalisation`), under `MAIN`.
+        hub: Whether its weights are on the model hub alone: where that does not answer, it is left out.
     """
 
     name: str
@@ -74,6 +75,7 @@ class System:
     protocols: tuple[str, ...] = ("grouped", "raw", "balanced", "published")
     repeats: int | None = None
     elsewhere: bool = False
+    hub: bool = False
 
 
 def _by_name(*entries: Any) -> dict[str, Any]:
@@ -115,7 +117,19 @@ SYSTEMS: Mapping[str, System] = _by_name(
         "TF-IDF of words and of character 2- to 5-grams, linear SVM",
         {"characters": True},
     ),
-    System("minilm", "encoder", "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained"),
+    System(
+        "minilm",
+        "encoder",
+        "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained",
+        {"name": "minilm"},
+    ),
+    System(
+        "distilbert",
+        "encoder",
+        "DistilBERT (66 million parameters), a pretrained encoder of the model hub, all weights trained",
+        {"name": "distilbert"},
+        hub=True,
+    ),
     System("prompt", "prompted", 'SmolLM2-135M-Instruct asked "is this spam?", untrained', {"shots": 0}, ONE, 1),
     System("prompt-examples", "prompted", "the same, shown two examples of each label first", {"shots": 2}, ONE, 2),
     System("best", "spamlit", "spamlit's experiment=best", {"overrides": ("experiment=best",)}, elsewhere=True),
