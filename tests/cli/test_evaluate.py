@@ -10,8 +10,12 @@ from click.testing import CliRunner, Result
 from tests.runs import tiny_run
 
 from spamlit.analysis.evaluate import figures
+from spamlit.analysis.robustness import obfuscated_scores
 from spamlit.analysis.statistics import wilson
 from spamlit.cli import main
+from spamlit.data.obfuscate import INVARIANCES, TRANSFORMS
+from spamlit.data.splits import read_split
+from spamlit.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,27 @@ def test_a_user_s_table_with_its_own_columns_and_labels(finished: Path, tmp_path
     rate = [metrics[f"fp_per_1000{end}"] for end in ("", "/low", "/high")]
     assert rate == pytest.approx([1000 * value for value in wilson(taken, 3)])
     assert "Mine: 4 messages" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_messages_are_disguised_when_asked_for(finished: Path, tmp_path: Path) -> None:
+    result = evaluate(finished, "--disguise", "--output", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    predictor = Predictor.load(finished)
+    test = read_split(finished / "test.csv")
+    table = obfuscated_scores(
+        lambda texts: [answer.probability for answer in predictor.classify(texts)], test, threshold=predictor.threshold
+    )
+    for transform in (*TRANSFORMS, "mean"):
+        for rate, value in table.loc[transform].items():
+            assert metrics[f"disguised/{transform}/{rate}"] == pytest.approx(value)
+    assert metrics["disguised/mean/recall_before"] == pytest.approx(metrics["recall"])
+    assert {key.split("/")[1] for key in metrics if key.startswith("changed/")} == {*INVARIANCES, "mean"}
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Disguised</h2>" in report
+    assert all(f"<td>{name}</td>" in report for name in (*TRANSFORMS, *INVARIANCES))
+    assert f"disguised    recall {metrics['recall']:.4f}, disguised" in result.output
+    assert "<h2>Disguised</h2>" not in (finished / "evaluation" / "test" / "report.html").read_text()
 
 
 def test_a_table_called_like_a_split_is_not_that_split(finished: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from spamlit.analysis.mistakes import Explainer
 from spamlit.analysis.report import split_section, suspected_section, write_page
 from spamlit.analysis.resampling import bounds, resampled
+from spamlit.analysis.robustness import flipped_ham, obfuscated_scores
 from spamlit.analysis.scores import METRICS, scores
 from spamlit.analysis.statistics import Share, wilson
 from spamlit.assets import atomic_write
@@ -19,18 +21,27 @@ from spamlit.training.run_folder import write_json
 
 
 def evaluate(
-    predictor: Predictor, messages: pd.DataFrame, known: pd.DataFrame, folder: Path, *, name: str, of: str
+    predictor: Predictor,
+    messages: pd.DataFrame,
+    known: pd.DataFrame,
+    folder: Path,
+    *,
+    name: str,
+    of: str,
+    disguise: bool = False,
 ) -> dict[str, Share]:
     """Classifies labelled messages; writes `predictions.csv`, `metrics.json` and `report.html` into `folder`.
 
     Args:
         predictor: Of a bundle; its threshold decides.
-        messages: ``id``, ``label``, ``text``.
+        messages: ``id``, ``label``, ``text``; of both labels.
         known: Of the run's other messages ``id``, ``label``, ``text``, ``split``: the training messages are where
             neighbours are looked for, all help to find suspicious labels. May be empty.
         folder: Made where it is not there.
         name: What the messages are called.
         of: What the classifier is called.
+        disguise: Whether the messages are classified disguised, too, and the ham with harmless changes (`robustness`):
+            takes some twelve times as long.
 
     Returns:
         What `figures` gives.
@@ -41,9 +52,16 @@ def evaluate(
     found = figures(rows, predictor.threshold)
     with atomic_write(folder / "predictions.csv") as temporary:
         rows[["id", "label", "split", "probability"]].to_csv(temporary, index=False)
+    robust = _robustness(predictor, rows) if disguise else {}
     write_json(
         folder / "metrics.json",
-        {f"{figure}{end}": value for figure, share in found.items() for end, value in _ends(share)},
+        {f"{figure}{end}": value for figure, share in found.items() for end, value in _ends(share)}
+        | {
+            f"{kind}/{change}/{rate}": value
+            for kind, table in robust.items()
+            for change, row in table.items()
+            for rate, value in row.items()
+        },
     )
     train = known[known["split"] == "train"]
     write_page(
@@ -51,11 +69,30 @@ def evaluate(
         "evaluation.html.j2",
         name=f"{of} on {name}",
         metrics=found,
+        robustness=robust,
         settings=predictor.settings,
         splits=[split_section(name, rows, train, predictor.settings, Explainer(lambda: predictor, budget=None))],
         suspected=suspected_section(pd.concat([known, rows]), name),
     )
     return found
+
+
+def _robustness(predictor: Predictor, rows: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """What disguise costs (``disguised``) and harmless changes do to the ham (``changed``), by transform and rate."""
+
+    def scores(texts: Sequence[str]) -> list[float]:
+        return [answer.probability for answer in predictor.classify(texts)]
+
+    tables = {
+        "disguised": obfuscated_scores(scores, rows, threshold=predictor.threshold),
+        "changed": flipped_ham(
+            scores, rows.loc[rows["label"] == "ham", "text"].tolist(), threshold=predictor.threshold
+        ),
+    }
+    return {
+        kind: {str(name): {str(rate): float(value) for rate, value in row.items()} for name, row in table.iterrows()}
+        for kind, table in tables.items()
+    }
 
 
 def other_messages(bundle: Path, but: str | None = None) -> pd.DataFrame:

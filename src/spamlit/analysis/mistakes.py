@@ -33,7 +33,7 @@ def mistakes(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 class Explainer:
-    """Explains messages, the first ones asked for, until a number of tokens is spent.
+    """Explains messages in turn, as a number of tokens allows; one that takes more than what is left is passed over.
 
     Args:
         load: Gives the predictor; called when there is something to explain.
@@ -45,14 +45,14 @@ class Explainer:
         self._predictor: Predictor | None = None
 
     def __call__(self, text: str) -> Explanation | None:
-        """The explanation of a message, or None where the budget is spent."""
+        """The explanation of a message, or None where the budget has not enough left."""
         if self.left is not None and self.left <= 0:
             return None
         self._predictor = self._predictor or self._load()
         if self.left is not None:
-            self.left -= cost(self._predictor, text)
-            if self.left < 0:
+            if (tokens := cost(self._predictor, text)) > self.left:
                 return None
+            self.left -= tokens
         return explain(self._predictor, text)
 
 

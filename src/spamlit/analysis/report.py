@@ -22,6 +22,7 @@ from spamlit.analysis.slices import slices
 from spamlit.assets import atomic_write
 from spamlit.data.additions import undisguised
 from spamlit.data.splits import FITTED, SplitName, read_split
+from spamlit.inference.explain import TOLERANCE
 from spamlit.inference.predictor import Predictor
 from spamlit.model.bundle import read_settings
 from spamlit.training.metrics import METRICS
@@ -136,6 +137,7 @@ def split_section(
         "slices": slices(rows, threshold).to_dict("records"),
         "wrong": wrong,
         "explained": sum(row["explanation"] is not None for row in wrong),
+        "tolerance": TOLERANCE,
     }
 
 
