@@ -12,8 +12,9 @@ not checked by a second reader. A few openers (`wrong_number`, `hi_mum`) are spa
 sender is a stranger. Shares say nothing of how frequent such messages are.
 
 Half of each category, drawn once at random and balanced over the varieties, is `dev`: look at it, choose by it. The
-other half is `final`, read by nothing but the final run of `make results`: not while a recipe is chosen, not to explain
-one. In the file `dev` comes first, so that who opens it meets `final` last.
+other half is `final`, for `make results` alone: not while a recipe is chosen, not to explain one. Its figures were
+printed more than once before the recipe was what it is (docs/log.md counts); nothing was chosen by them. In the file
+`dev` comes first, so that who opens it meets `final` last.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ VARIETIES = ("british", "american", "indian", "singaporean", "african", "other")
 def load_challenge(half: Half) -> pd.DataFrame:
     """One half of the packaged set, a message frame with two more columns.
 
-    `final` is for the final run of `make results` alone; everything else takes `dev` (see the module).
+    `final` is for `make results` alone; everything else takes `dev` (see the module).
 
     Args:
         half: `dev` or `final`.

@@ -1,6 +1,6 @@
 """What a classifier makes of messages unlike those it learned from: the challenge set, disguises, a few sentences.
 
-Reads the challenge set's half `final`: for the final run of `make results` (`challenge`).
+Reads the challenge set's half `final`: for `make results` alone (`challenge`).
 """
 
 from __future__ import annotations

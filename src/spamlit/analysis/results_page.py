@@ -12,6 +12,7 @@ import pandas as pd
 
 from spamlit.analysis import generalisation
 from spamlit.analysis import results_tables as tables
+from spamlit.analysis.neighbours import NEAR_REPEAT
 from spamlit.analysis.results import Cell
 from spamlit.analysis.scores import BY_THRESHOLD, METRICS
 from spamlit.analysis.statistics import Interval, mean_interval
@@ -106,6 +107,7 @@ def _main(found: Found) -> dict[str, Any]:
     """What the page of `MAIN` says besides."""
     own = found[tables.OWN]
     return {
+        "near": _near(found),
         "elsewhere": _elsewhere(own),
         "targets": _targets(own),
         "calibration": _calibration(own),
@@ -199,6 +201,18 @@ def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
         "grouped": f"{shown} grouped is that of [{_stem(grouped)}.csv]({_stem(grouped)}.csv)" if elsewhere else "",
         **tables.repeats(found[tables.OWN], seen),
     }
+
+
+def _near(found: Found) -> dict[str, Any]:
+    """What is told of near-repeats, which grouping leaves."""
+    seen = tables.near_in_training(found[tables.OWN])
+    columns = ["raw", *(f"{part} {metric}" for metric in ("f1", "recall") for part in ("seen", "unseen"))]
+    lines = []
+    for policy in tables.POLICIES:
+        rows = tables.leak(found[policy], {}, seen).to_dict("records")
+        lines += [[row["system"], policy, *(_number(row.get(key)) for key in columns)] for row in rows]
+    head = ["system", "threshold", "F1", "F1 near", "F1 others", "recall near", "recall others"]
+    return {"table": markdown(head, lines), "least": NEAR_REPEAT, **tables.repeats(found[tables.OWN], seen)}
 
 
 def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from spamlit.analysis.neighbours import neighbours
 from spamlit.analysis.resampling import bounds, check_paired, mcnemar, paired_bounds, resampled
 from spamlit.analysis.results import INDIFFERENT, Cell
 from spamlit.analysis.scores import METRICS, Array, f1_threshold, scores
@@ -347,11 +348,27 @@ def _texts(outcome: Outcome) -> pd.DataFrame:
     return pd.concat(frames)[["id", "text"]].drop_duplicates("id")
 
 
+def near_in_training(systems: Mapping[str, Outcome]) -> Seen:
+    """Ids of the test messages of which training holds a near-repeat (`neighbours.NEAR_REPEAT`), or a repeat."""
+    found = {}
+    for seed, cell in _by_seed(systems).items():
+        splits = cell.protocol.splits(cell.seed, cell.source)
+        nearest = neighbours(splits.test["text"].tolist(), splits.train, n=1)
+        alike = [bool(near[0].repeat) for near in nearest]
+        found[seed] = set(splits.test.loc[alike, "id"])
+    return found
+
+
 def seen_in_training(raw: Mapping[str, Outcome]) -> Seen:
     """Ids of the test messages whose group is in training too."""
     found = {}
-    for seed, cell in {seed: cell for outcome in raw.values() for seed, cell in outcome.cells.items()}.items():
+    for seed, cell in _by_seed(raw).items():
         splits = cell.protocol.splits(cell.seed, cell.source)
         repeated = splits.test["group"].isin(set(splits.train["group"]))
         found[seed] = set(splits.test.loc[repeated, "id"])
     return found
+
+
+def _by_seed(systems: Mapping[str, Outcome]) -> dict[int, Cell]:
+    """A cell of each split, whichever system's."""
+    return {seed: cell for outcome in systems.values() for seed, cell in outcome.cells.items()}
