@@ -631,7 +631,9 @@ def test_the_collection_is_restored_byte_for_byte(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.hub
-@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilbert-base-uncased.safetensors"]
+)
 def test_the_hub_states_the_hashes_of_the_registry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asks for the hash only; nothing is downloaded."""
     (source,) = ASSETS[name].sources

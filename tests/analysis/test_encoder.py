@@ -1,6 +1,7 @@
 """The encoders' loop on a tiny random BERT; MiniLM where its weights are wanted; DistilBERT from a stand-in hub."""
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,14 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.loopback import Loopback
 from tests.synthetic import write_collection
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM
 
-from spamlit.analysis import encoder
-from spamlit.assets import ASSETS, store
+from spamlit.analysis import encoder, results_page, systems
+from spamlit.analysis import results as analysis_results
+from spamlit.analysis.systems import SYSTEMS
+from spamlit.assets import ASSETS, fetch, store
 from spamlit.cli import main
 from spamlit.data.sms import parse
 from spamlit.data.splits import make_splits
@@ -66,7 +69,7 @@ def test_an_epoch_sees_each_message_once():
 def test_the_pretrained_one_is_read_whole_and_understands(tmp_path, monkeypatch):
     splits = make_splits(parse(write_collection(tmp_path / "sms", n_ham=60, n_spam=60)), balance="none", seed=0)
     monkeypatch.setattr(encoder, "BATCH", 8)
-    result = encoder.finetuned(splits, 0, epochs=3)
+    result = encoder.finetuned(splits, 0, name="minilm", epochs=3)
     assert set(result.probabilities) == {"validation", "test"}
     right = (result.probabilities["test"] > 0.5) == (splits.test["label"] == "spam")
     assert right.mean() > 0.9
@@ -79,7 +82,7 @@ def test_the_pretrained_one_is_read_whole_and_understands(tmp_path, monkeypatch)
     ]
 
 
-FILES = ("distilbert-base-uncased.safetensors", "distilbert-base-uncased.tokenizer.json")
+DISTILBERT = encoder.ENCODERS["distilbert"]
 
 
 @pytest.fixture
@@ -105,18 +108,20 @@ def hub(tmp_path, monkeypatch):
     pinned = {}
     with Loopback() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
-        for name in FILES:
+        for name in (DISTILBERT.weights, DISTILBERT.tokenizer):
             [source] = ASSETS[name].sources
             body = (tmp_path / source.filename).read_bytes()
             server.hub_file(source.repo, source.revision, source.filename, body, large="json" not in name)
             sha256 = hashlib.sha256(body).hexdigest()
-            pinned[name] = type(ASSETS[name])(name, sha256, len(body), (source,))
+            pinned[name] = replace(ASSETS[name], sha256=sha256, size=len(body))
         monkeypatch.setattr(store, "ASSETS", {**ASSETS, **pinned})
         yield server
 
 
 def results(tmp_path, *systems):
-    chosen = ["--systems", ",".join(systems), "--protocols", "grouped", "--seeds", "0", "--source", tmp_path / "sms"]
+    """The command with these systems, or, where none is named, with all that are left."""
+    named = ["--systems", ",".join(systems)] if systems else []
+    chosen = [*named, "--protocols", "grouped", "--seeds", "0", "--source", tmp_path / "sms"]
     where = ["--folder", tmp_path / "results", "--to", tmp_path / "docs"]
     return CliRunner().invoke(main, ["results", *map(str, [*chosen, *where])])
 
@@ -134,18 +139,21 @@ def test_distilbert_comes_from_the_hub_and_is_compared(tmp_path, hub):
     assert right.mean() > 0.9
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "| distilbert | own | naive-bayes | 1 |" in page
-    body = encoder.load_encoder(encoder.ENCODERS["distilbert"], seed=1).distilbert.state_dict()
-    assert torch.equal(
-        body["embeddings.word_embeddings.weight"],
-        encoder.load_encoder(encoder.ENCODERS["distilbert"], seed=2).distilbert.state_dict()[
-            "embeddings.word_embeddings.weight"
-        ],
-    )  # read from the file, whatever the seed
+    body = encoder.load_encoder(DISTILBERT, seed=1).base_model.state_dict()
+    saved = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(weight, saved[f"distilbert.{name}"]) for name, weight in body.items())
 
 
-def test_where_the_hub_does_not_answer_distilbert_is_left_out(tmp_path, hub, monkeypatch):
+def test_where_the_hub_does_not_answer_distilbert_is_left_out_unless_it_is_named(tmp_path, hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    done = results(tmp_path, "distilbert", "naive-bayes")
+    few = {name: SYSTEMS[name] for name in ("distilbert", "naive-bayes")}
+    for module in (systems, analysis_results, results_page):
+        monkeypatch.setattr(module, "SYSTEMS", few)
+    done = results(tmp_path, "distilbert")
+    assert done.exit_code == 1
+    assert "model hub distilbert/distilbert-base-uncased@12040acc" in done.stderr
+    assert not (tmp_path / "docs").exists()
+    done = results(tmp_path)
     assert done.exit_code == 0, done.stderr
     assert "left out distilbert: " in done.stderr
     assert "model hub distilbert/distilbert-base-uncased@12040acc" in done.stderr
@@ -154,7 +162,18 @@ def test_where_the_hub_does_not_answer_distilbert_is_left_out(tmp_path, hub, mon
     assert "distilbert" not in page
 
 
+def test_a_baseline_of_the_package_index_is_not_left_out(tmp_path, hub, monkeypatch):
+    few = {"naive-bayes": SYSTEMS["naive-bayes"]}
+    for module in (systems, analysis_results, results_page):
+        monkeypatch.setattr(module, "SYSTEMS", few)
+    monkeypatch.setattr(analysis_results, "fit", lambda *_: fetch("all-MiniLM-L6-v2.safetensors", offline=True))
+    done = results(tmp_path)
+    assert done.exit_code == 1
+    assert "all-MiniLM-L6-v2.safetensors" in done.stderr
+    assert "left out" not in done.stderr
+
+
 def test_other_tensors_than_the_model_has_are_refused(tmp_path, hub, monkeypatch):
     monkeypatch.setattr(encoder, "DistilBertConfig", partial(encoder.DistilBertConfig, n_layers=2))
     with pytest.raises(RuntimeError, match=r"Missing key.*transformer\.layer\.1"):
-        encoder.load_encoder(encoder.ENCODERS["distilbert"], seed=0)
+        encoder.load_encoder(DISTILBERT, seed=0)

@@ -42,6 +42,12 @@ def test_a_budget_explains_the_first_and_needs_no_classifier_for_none() -> None:
     assert [piece.text for piece in found[1]["pieces"]] == ["Win\n a prize"]
     assert all(row["explanation"] for row in described(wrong, ROWS.head(0), Explainer(lambda: of, budget=None)))
 
+    dear = pd.DataFrame(
+        {"id": [1, 2], "label": "ham", "text": ["see you there at eight " * 9, "see  you"], "probability": 0.9}
+    )
+    found = described(dear, ROWS.head(0), Explainer(lambda: of, budget=first))
+    assert [row["explanation"] is not None for row in found] == [False, True]
+
     def never() -> None:
         raise AssertionError("loaded for nothing")
 

@@ -18,7 +18,17 @@ from tests.synthetic import write_collection
 from spamlit.analysis import generalisation, results, results_tables
 from spamlit.analysis.results import Cell, cells, check_extra, run
 from spamlit.analysis.results_page import markdown, write_results
-from spamlit.analysis.results_tables import OWN, VALIDATION, errors, leak, outcomes, pairs, repeats, seen_in_training
+from spamlit.analysis.results_tables import (
+    OWN,
+    VALIDATION,
+    by_seen,
+    errors,
+    near_in_training,
+    outcomes,
+    pairs,
+    seen_in_training,
+    seen_shares,
+)
 from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
 from spamlit.cli import main
 from spamlit.cli.train import CONF
@@ -87,7 +97,7 @@ def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_
     assert row["mean"].item() == pytest.approx(mean, abs=1e-6)
     assert row["low"].item() <= mean <= row["high"].item()
     assert f"{mean:.4f}" in page
-    for title in ("# Results: repeats grouped, natural", "## Thresholds with a target", "## Speed", "## Errors"):
+    for title in ("# Results, repeats grouped, natural", "## Thresholds with a target", "## Speed", "## Errors"):
         assert title in page
     for policy in (VALIDATION, OWN):
         lexical = {name: outcome(finished, collection, "grouped", name, policy) for name in QUICK}
@@ -95,7 +105,7 @@ def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_
         assert f"| tiny | {policy} | {baseline} | 1 |" in page  # compared on the seed that both have
     pages = "\n".join(path.read_text() for path in paths if path.suffix == ".md")
     for title in ("raw rows", "repeats grouped, ham", "as published"):
-        assert f"# Results: {title}" in pages
+        assert f"# Results, {title}" in pages
     for title in ("## What repeats are worth", "## Scores"):
         assert title in pages
     assert "nan" not in pages
@@ -121,12 +131,12 @@ def test_each_protocol_has_a_page_that_is_left_alone_without_results(
     together.to_csv(tmp_path / "results.csv")  # as it was when it held all protocols
     [page, _] = write_results([cell for cell in everything if cell.protocol.name == "raw"], tmp_path)
     assert page.read_text() == written["results-raw.md"]
-    leak = written["results-raw.md"].split("## What repeats are worth")[1]
+    repeats = written["results-raw.md"].split("## What repeats are worth")[1]
     for policy in (VALIDATION, OWN):
         f1 = pd.read_csv(tmp_path / "results.csv").query(
             "protocol == 'grouped' and system == 'tiny' and threshold == @policy and metric == 'f1'"
         )
-        [line] = [line for line in leak.splitlines() if line.startswith(f"| tiny | {policy} |")]
+        [line] = [line for line in repeats.splitlines() if line.startswith(f"| tiny | {policy} |")]
         assert line.split("|")[4].strip() == f"{f1['mean'].item():.4f}"
     published = written["results-published.md"].split("## What repeats are worth")[1]
     accuracy = pd.read_csv(tmp_path / "results-balanced.csv").query(
@@ -139,7 +149,10 @@ def test_each_protocol_has_a_page_that_is_left_alone_without_results(
     assert "(results" not in alone.read_text().replace("(results-raw.csv", "")
 
 
-@pytest.mark.parametrize("content", ["", "name,score\nalex,3\n", "\0\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "name,score\nalex,3\n", "\0\xff", "protocol,system,threshold,metric,mean\ngrouped,alex,own,f1,three\n"],
+)
 def test_a_foreign_file_in_the_place_of_the_grouped_figures_is_named(
     content: str, finished: Path, collection: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +215,17 @@ def test_what_is_not_in_the_tables_is_refused(
     done = command(finished, collection, *arguments)
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_what_an_earlier_version_measured_is_named(
+    finished: Path, collection: Path, tmp_path: Path, with_tiny: None
+) -> None:
+    path = finished / "grouped" / "tiny" / "0" / generalisation.FILE
+    said = path.read_text()
+    path.write_text(json.dumps({key: value for key, value in json.loads(said).items() if key != "changed_dev"}))
+    with pytest.raises(ValueError, match=r"generalisation\.json has no changed_dev: remove it"):
+        write_results(cells(finished, source=str(collection)), tmp_path)
+    path.write_text(said)
 
 
 def test_without_results_there_is_no_page(tmp_path: Path, collection: Path) -> None:
@@ -307,7 +331,7 @@ def written(root: Path, collection: Path, protocol: str, right, system: str = "n
     cell.folder.mkdir(parents=True)
     pd.concat(frames)[["id", "label", "split", "probability"]].to_csv(cell.folder / "predictions.csv", index=False)
     (cell.folder / "run.json").write_text(json.dumps({"source": str(collection)}))
-    (cell.folder / "metrics.json").write_text("{}")
+    (cell.folder / "metrics.json").write_text('{"train_seconds": 1, "messages_per_second": 1}')
     return cell
 
 
@@ -318,11 +342,15 @@ def test_the_pretrained_ones_are_compared_with_each_other(tmp_path: Path, collec
         for system, share in right.items()
     ]
     found = outcomes(made, OWN)["grouped"]
+    without = written(tmp_path, collection, "grouped", lambda test, _: by_label(test) < 0.7, "prompt")
+    found["best-alone"] = outcomes([without], OWN)["grouped"]["prompt"]
     [pair] = pairs(found).to_dict("records")
     assert (pair["system"], pair["baseline"], pair["seeds"]) == ("minilm", "distilbert", 1)
     better, worse = (results_tables.scores(found[name].tests[0])["f1"] for name in ("minilm", "distilbert"))
     assert pair["f1 mean"] == pytest.approx(better - worse)
     assert (pair["ours_only"] > 0, pair["theirs_only"]) == (True, 0)
+    page = write_results(made, tmp_path / "docs")[0].read_text()
+    assert f"| minilm | own | distilbert | 1 | {better - worse:+.4f} |" in page.split("each two of the fine-tuned")[1]
 
 
 def by_label(test: pd.DataFrame) -> pd.Series:
@@ -336,16 +364,39 @@ def test_the_leak_is_told_from_the_rest(tmp_path: Path, collection: Path) -> Non
     raw = written(tmp_path, collection, "raw", lambda test, known: test["group"].isin(known))
     found = outcomes([raw], VALIDATION)["raw"]
     seen = seen_in_training(found)
-    row = leak(found, {}, seen).iloc[0]
-    assert (row["seen f1"], row["seen recall"], row["unseen f1"]) == (1, 1, 0)
+    row = by_seen(found, seen).iloc[0]
+    assert (row["seen recall"], row["unseen recall"], row["unseen metric"]) == (1, 0, 0)
     splits = raw.protocol.splits(0, str(collection))
-    share = splits.test["group"].isin(splits.train["group"]).mean()
-    assert repeats(found, seen)["messages"] == pytest.approx(share)
-    assert 0 < row["raw"] < 1
-    assert leak(found, {"naive-bayes": 0.5}, seen).iloc[0]["grouped"] == 0.5
-    by_accuracy = leak(found, {}, seen, "accuracy").iloc[0]
-    assert (by_accuracy["seen accuracy"], by_accuracy["seen recall"]) == (1, 1)
-    assert by_accuracy["unseen accuracy"] == 0 < by_accuracy["raw"] < 1
+    known = splits.test["group"].isin(splits.train["group"])
+    shares = seen_shares(found, seen)
+    assert shares["messages"] == pytest.approx(known.mean())
+    assert shares["spam"] == pytest.approx(known[splits.test["label"] == "spam"].mean())
+    assert shares["ham"] == pytest.approx(known[splits.test["label"] == "ham"].mean())
+    assert 0 < row["metric"] < 1
+    accuracy = by_seen(found, seen, "accuracy").iloc[0]
+    assert accuracy["unseen metric"] == 0 < accuracy["metric"] < 1
+
+
+def test_near_repeats_are_found_where_grouping_leaves_them(tmp_path: Path) -> None:
+    """Half of the spam is one campaign, whose texts differ by a word; the rest is unlike anything."""
+    words = [f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyz"]
+    texts = [" ".join(words[n * 4 : n * 4 + 4]) for n in range(140)]
+    campaign = [f"free entry in our weekly draw of {word} call 0906 now to claim it" for word in words[-40:]]
+    rows = [*(f"spam\t{text}" for text in campaign + texts[:40]), *(f"ham\t{text}" for text in texts[40:])]
+    (tmp_path / "sms").write_text("\n".join(rows) + "\n")
+
+    def right(test: pd.DataFrame, _: set[int]) -> pd.Series:
+        return (test["label"] == "ham") | test["text"].str.contains("weekly draw")
+
+    cell = written(tmp_path, tmp_path / "sms", "grouped", right)
+    found = outcomes([cell], OWN)["grouped"]
+    test = cell.protocol.splits(0, cell.source).test
+    expected = test["text"].str.contains("weekly draw")
+    assert near_in_training(found) == {0: set(test.loc[expected, "id"])}
+    page = write_results([cell], tmp_path / "docs")[0].read_text()
+    share = 100 * expected[test["label"] == "spam"].mean()
+    assert f"{share:.1f} % of a test split's spam\n(0.0 % of its ham) is still worded like a training message" in page
+    assert "| naive-bayes | own | 1.0000 | 0.0000 |" in page
 
 
 def test_the_messages_that_all_get_wrong_come_first(tmp_path: Path, collection: Path) -> None:

@@ -74,12 +74,17 @@ def test_messages_are_disguised_when_asked_for(finished: Path, tmp_path: Path) -
         for rate, value in table.loc[transform].items():
             assert metrics[f"disguised/{transform}/{rate}"] == pytest.approx(value)
     assert metrics["disguised/mean/recall_before"] == pytest.approx(metrics["recall"])
-    assert {key.split("/")[1] for key in metrics if key.startswith("changed/")} == {*INVARIANCES, "mean"}
+    assert {key.split("/")[1] for key in metrics if key.startswith("invariance/")} == {*INVARIANCES, "mean"}
     report = (tmp_path / "out" / "report.html").read_text()
     assert "<h2>Disguised</h2>" in report
     assert all(f"<td>{name}</td>" in report for name in (*TRANSFORMS, *INVARIANCES))
     assert f"disguised    recall {metrics['recall']:.4f}, disguised" in result.output
-    assert "<h2>Disguised</h2>" not in (finished / "evaluation" / "test" / "report.html").read_text()
+    row = table.loc["mean"]
+    shown = ("changed", "recall_before", "recall_after", "fpr_before", "fpr_after")
+    cells = "".join(f'<td class="number">{100 * row[rate]:.1f} %</td>' for rate in shown)
+    assert f"<tr><td>mean</td>{cells}</tr>" in report
+    assert evaluate(finished, "--output", str(tmp_path / "plain")).exit_code == 0
+    assert "<h2>Disguised</h2>" not in (tmp_path / "plain" / "report.html").read_text()
 
 
 def test_a_table_called_like_a_split_is_not_that_split(finished: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    PreTrainedModel,
     get_linear_schedule_with_warmup,
 )
 
@@ -45,15 +46,13 @@ class Encoder:
         weights: The asset.
         tokenizer: The asset.
         make: The model with a new head of two classes, drawn from torch's generator.
-        body: The model's attribute that the weights are of.
-        prefix: Of its tensors' names in the file.
+        prefix: In the file, of the body's tensors' names.
         beside: Beginnings of the names of what the file holds besides, and a classifier has no use for.
     """
 
     weights: str
     tokenizer: str
-    make: Callable[[], Any]
-    body: str
+    make: Callable[[], PreTrainedModel]
     prefix: str
     beside: tuple[str, ...]
 
@@ -67,7 +66,6 @@ ENCODERS: Mapping[str, Encoder] = {
                 hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, num_labels=2
             )
         ),
-        body="bert",
         prefix="",
         beside=("embeddings.position_ids",),  # 0, 1, 2, …: no weight
     ),
@@ -75,7 +73,6 @@ ENCODERS: Mapping[str, Encoder] = {
         "distilbert-base-uncased.safetensors",
         "distilbert-base-uncased.tokenizer.json",
         lambda: DistilBertForSequenceClassification(DistilBertConfig(num_labels=2)),
-        body="distilbert",
         prefix="distilbert.",
         beside=("vocab_layer_norm.", "vocab_projector.", "vocab_transform."),  # the head that guesses masked words
     ),
@@ -85,7 +82,7 @@ Examples = Sequence[tuple[list[int], int]]
 """Token ids and class of each message."""
 
 
-def finetuned(splits: Splits, seed: int, *, name: str = "minilm", epochs: int = EPOCHS) -> Predicted:
+def finetuned(splits: Splits, seed: int, *, name: str, epochs: int = EPOCHS) -> Predicted:
     """One of `ENCODERS`, all weights trained: AdamW with linear warm-up and decay, batches of alike lengths.
 
     The epoch with the lowest loss on validation is kept. Training messages are not predicted.
@@ -115,7 +112,12 @@ def load_tokenizer(encoder: Encoder) -> Tokenizer:
 
 
 def load_encoder(encoder: Encoder, seed: int) -> Any:
-    """The pretrained body, every tensor of the file accounted for, and a new head drawn from the seed."""
+    """The pretrained body, every tensor of the file accounted for, and a new head drawn from the seed.
+
+    Raises:
+        AssetError: the weights cannot be had.
+        RuntimeError: the file has other tensors than the body.
+    """
     torch.manual_seed(seed)
     model = encoder.make()
     state = {
@@ -123,7 +125,7 @@ def load_encoder(encoder: Encoder, seed: int) -> Any:
         for name, weight in load_file(fetch(encoder.weights)).items()
         if not name.startswith(encoder.beside)
     }
-    getattr(model, encoder.body).load_state_dict(state)
+    model.base_model.load_state_dict(state)
     return model
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import pandas as pd
 
@@ -19,6 +20,16 @@ from spamlit.data.splits import FITTED, read_split
 from spamlit.inference.predictor import Predictor
 from spamlit.training.run_folder import write_json
 
+Robustness = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Rates by change, as `obfuscated_scores` (``disguised``) and `flipped_ham` (``invariance``) name them."""
+
+
+class Evaluation(NamedTuple):
+    """What `figures` gives, and what disguise and harmless changes do (empty where nobody asked)."""
+
+    figures: dict[str, Share]
+    robustness: Robustness
+
 
 def evaluate(
     predictor: Predictor,
@@ -29,7 +40,7 @@ def evaluate(
     name: str,
     of: str,
     disguise: bool = False,
-) -> dict[str, Share]:
+) -> Evaluation:
     """Classifies labelled messages; writes `predictions.csv`, `metrics.json` and `report.html` into `folder`.
 
     Args:
@@ -40,11 +51,7 @@ def evaluate(
         folder: Made where it is not there.
         name: What the messages are called.
         of: What the classifier is called.
-        disguise: Whether the messages are classified disguised, too, and the ham with harmless changes (`robustness`):
-            takes some twelve times as long.
-
-    Returns:
-        What `figures` gives.
+        disguise: Whether the messages are classified disguised, too, and the ham with harmless changes (`robustness`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     answers = predictor.classify(messages["text"].tolist())
@@ -59,8 +66,8 @@ def evaluate(
         | {
             f"{kind}/{change}/{rate}": value
             for kind, table in robust.items()
-            for change, row in table.items()
-            for rate, value in row.items()
+            for change, rates in table.items()
+            for rate, value in rates.items()
         },
     )
     train = known[known["split"] == "train"]
@@ -74,25 +81,23 @@ def evaluate(
         splits=[split_section(name, rows, train, predictor.settings, Explainer(lambda: predictor, budget=None))],
         suspected=suspected_section(pd.concat([known, rows]), name),
     )
-    return found
+    return Evaluation(found, robust)
 
 
-def _robustness(predictor: Predictor, rows: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """What disguise costs (``disguised``) and harmless changes do to the ham (``changed``), by transform and rate."""
+def _robustness(predictor: Predictor, rows: pd.DataFrame) -> Robustness:
+    known = dict(zip(rows["text"], rows["probability"], strict=True))
 
-    def scores(texts: Sequence[str]) -> list[float]:
-        return [answer.probability for answer in predictor.classify(texts)]
+    def ask(texts: Sequence[str]) -> list[float]:
+        new = [text for text in texts if text not in known]
+        known.update(zip(new, (answer.probability for answer in predictor.classify(new)), strict=True))
+        return [known[text] for text in texts]
 
+    ham = rows.loc[rows["label"] == "ham", "text"].tolist()
     tables = {
-        "disguised": obfuscated_scores(scores, rows, threshold=predictor.threshold),
-        "changed": flipped_ham(
-            scores, rows.loc[rows["label"] == "ham", "text"].tolist(), threshold=predictor.threshold
-        ),
+        "disguised": obfuscated_scores(ask, rows, threshold=predictor.threshold),
+        "invariance": flipped_ham(ask, ham, threshold=predictor.threshold),
     }
-    return {
-        kind: {str(name): {str(rate): float(value) for rate, value in row.items()} for name, row in table.iterrows()}
-        for kind, table in tables.items()
-    }
+    return {kind: cast("dict[str, dict[str, float]]", table.to_dict("index")) for kind, table in tables.items()}
 
 
 def other_messages(bundle: Path, but: str | None = None) -> pd.DataFrame:

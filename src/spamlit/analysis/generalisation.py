@@ -35,6 +35,8 @@ PARTS = (
     "disguised ham taken for spam, %",
 )
 """Heads of `part_row`."""
+MEASURED = ("challenge", "disguised", "changed", "changed_dev", "sentences")
+"""Keys of `FILE`."""
 CHALLENGE = ("balanced_accuracy", "recall", "fpr", "lookalike_fpr", "chat_fpr")
 
 
@@ -68,8 +70,16 @@ def measure(scores: Scores, threshold: float, test: pd.DataFrame, folder: Path) 
 
 
 def read(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What `measure` wrote into each folder."""
-    return [read_json(folder / FILE) for folder in folders]
+    """What `measure` wrote into each folder.
+
+    Raises:
+        ValueError: an earlier version wrote it, and measured less.
+    """
+    found = {folder / FILE: read_json(folder / FILE) for folder in folders}
+    for path, said in found.items():
+        if missing := [key for key in MEASURED if key not in said]:
+            raise ValueError(f"{path} has no {', '.join(missing)}: remove it, to have that run measured again.")
+    return list(found.values())
 
 
 def challenge_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
@@ -105,7 +115,7 @@ def category_rows(found: Sequence[dict[str, Any]], half: Half) -> list[list[str]
 def disguise_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A line a transform of one system: per cent of the messages that it changes, and what it costs (`_cost`)."""
     rows = []
-    for name in _with_mean_last(found[0]["disguised"]):
+    for name in found[0]["disguised"]:
         each = [one["disguised"][name] for one in found]
         rows.append([name, f"{100 * fmean(one['changed'] for one in each):.0f}", *_cost(each)])
     return rows
@@ -114,7 +124,7 @@ def disguise_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
 def change_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A line a harmless change of one system: per cent of the ham that it changes, and that became spam; dev's too."""
     rows = []
-    for name in _with_mean_last(found[0]["changed"]):
+    for name in found[0]["changed"]:
         row = [name]
         for ham in ("changed", "changed_dev"):
             each = [one[ham][name] for one in found]
@@ -134,10 +144,6 @@ def _cost(each: Sequence[dict[str, float]]) -> list[str]:
     lost = [100 * (one["recall_before"] - one["recall_after"]) for one in each]
     alarms = [100 * one["fpr_after"] for one in each]
     return [mean_interval(values).shown(2) for values in (lost, alarms)]
-
-
-def _with_mean_last(rows: Mapping[str, Any]) -> list[str]:
-    return [*(name for name in rows if name != MEAN), MEAN]
 
 
 def sentence_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from spamlit.analysis.wording import wording
 from spamlit.data.sms import group_key
 
 NEAR_REPEAT = 0.6
-"""Cosine from which on two messages are near-repeats: mostly the same words in the same order."""
+"""Cosine from which on two messages are near-repeats: mostly the same words."""
 
 
 class Neighbour(NamedTuple):

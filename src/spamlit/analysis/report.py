@@ -40,8 +40,9 @@ SUSPECTED = 20
 def write_report(run: Path, *, explain: bool = True) -> Path:
     """Writes `report.html` and `curves.png` into a finished run folder and gives the path of the first.
 
-    Only the surest mistakes have their words explained, as many as `EXPLAINED_TOKENS` allow, those of the test messages
-    first, or none; `spamlit evaluate` explains them all.
+    As many mistakes have their words explained as `EXPLAINED_TOKENS` allow, those of the test messages first,
+    the surest of them first, long ones passed over that take more than is left; or none. `spamlit evaluate` explains
+    them all.
 
     Raises:
         FileNotFoundError: the run has not finished: metrics.json, run.json, predictions.csv or a split is missing.

@@ -31,6 +31,8 @@ HEADS = {
     "ece": "calibration error",
     "brier": "Brier",
 }
+SEEN = ("unseen metric", "seen recall", "unseen recall")
+"""Columns of `tables.by_seen`."""
 COMPARISON = (
     "system",
     "threshold",
@@ -43,7 +45,7 @@ COMPARISON = (
     "only it right : only the baseline",
     "McNemar p",
 )
-"""Heads of `_compared`."""
+"""Heads of `_comparison`."""
 LEAKS = {"raw": (MAIN, "f1"), "published": ("balanced", "accuracy")}
 """Protocols that ignore repeats: the one that differs in nothing else, and by what they are compared."""
 WHEN = ("before", "after")
@@ -61,13 +63,16 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
     another's are results-raw.md and so on. Pages of protocols of which nothing has finished stay as they are.
 
     Raises:
-        ValueError: nothing has.
+        ValueError: nothing has; or a file in the place of figures that a page quotes is not one of ours.
     """
     cells = list(cells)
     found = {policy: tables.outcomes(cells, policy) for policy in tables.POLICIES}
     if not found[tables.OWN]:
         raise ValueError(f"no finished result below {cells[0].root if cells else 'that'}: leave out --report.")
     folder.mkdir(parents=True, exist_ok=True)
+    for name in found[tables.OWN]:
+        if name in LEAKS and LEAKS[name][0] not in found[tables.OWN]:
+            _written(*LEAKS[name], tables.OWN, folder)  # a file that is not ours, before anything is written
     pages = [name for name in PROTOCOLS if name in found[tables.OWN] or (folder / f"{_stem(name)}.md").is_file()]
     paths = []
     for name in PROTOCOLS:
@@ -152,16 +157,16 @@ def _comparisons(found: Found) -> str:
         baseline = tables.strongest(found[policy])
         if baseline is not None:
             rows = tables.comparisons(found[policy], baseline).to_dict("records")
-            lines += [_compared(row | {"baseline": baseline}, policy) for row in rows]
+            lines += [_comparison(row, policy) for row in rows]
     return markdown(COMPARISON, lines) if lines else ""
 
 
 def _pairs(found: Found) -> str:
     rows = tables.pairs(found[tables.OWN]).to_dict("records")
-    return markdown(COMPARISON, [_compared(row, tables.OWN) for row in rows]) if rows else ""
+    return markdown(COMPARISON, [_comparison(row, tables.OWN) for row in rows]) if rows else ""
 
 
-def _compared(row: Mapping[Any, Any], policy: str) -> list[str]:
+def _comparison(row: Mapping[Any, Any], policy: str) -> list[str]:
     """Cells as in `COMPARISON`."""
     cells = [row["system"], policy, row["baseline"], str(row["seeds"])]
     for metric in tables.COMPARED:
@@ -188,31 +193,41 @@ def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
     """What is told of repeats on the page of a protocol of `LEAKS`."""
     grouped, metric = LEAKS[name]
     seen = tables.seen_in_training(found[tables.OWN])
-    columns = ["raw", "grouped", *(f"{part} {each}" for each in (metric, "recall") for part in ("seen", "unseen"))]
-    lines, elsewhere = [], {}
+    lines: list[list[str]] = []
+    elsewhere: dict[str, float] = {}
     for policy in tables.POLICIES:
-        elsewhere = _written(grouped, metric, policy, folder)
-        table = tables.leak(found[policy], elsewhere, seen, metric).to_dict("records")
-        lines += [[row["system"], policy, *(_number(row.get(key)) for key in columns)] for row in table]
+        written = _written(grouped, metric, policy, folder)
+        elsewhere |= written
+        for row in tables.by_seen(found[policy], seen, metric).to_dict("records"):
+            values = [row["metric"], written.get(row["system"]), *(row.get(key) for key in SEEN)]
+            lines.append([row["system"], policy, *map(_number, values)])
     shown = HEADS[metric]
-    head = [f"{shown} raw", f"{shown} grouped", f"{shown} seen", f"{shown} unseen", "recall seen", "recall unseen"]
+    head = [
+        "system",
+        "threshold",
+        f"{shown} raw",
+        f"{shown} grouped",
+        f"{shown} unseen",
+        "recall seen",
+        "recall unseen",
+    ]
     return {
-        "table": markdown(["system", "threshold", *head], lines),
+        "table": markdown(head, lines),
         "grouped": f"{shown} grouped is that of [{_stem(grouped)}.csv]({_stem(grouped)}.csv)" if elsewhere else "",
-        **tables.repeats(found[tables.OWN], seen),
+        **tables.seen_shares(found[tables.OWN], seen),
     }
 
 
 def _near(found: Found) -> dict[str, Any]:
     """What is told of near-repeats, which grouping leaves."""
-    seen = tables.near_in_training(found[tables.OWN])
-    columns = ["raw", *(f"{part} {metric}" for metric in ("f1", "recall") for part in ("seen", "unseen"))]
-    lines = []
-    for policy in tables.POLICIES:
-        rows = tables.leak(found[policy], {}, seen).to_dict("records")
-        lines += [[row["system"], policy, *(_number(row.get(key)) for key in columns)] for row in rows]
-    head = ["system", "threshold", "F1", "F1 near", "F1 others", "recall near", "recall others"]
-    return {"table": markdown(head, lines), "least": NEAR_REPEAT, **tables.repeats(found[tables.OWN], seen)}
+    near = tables.near_in_training(found[tables.OWN])
+    lines = [
+        [row["system"], policy, *(_number(row.get(key)) for key in SEEN[1:])]
+        for policy in tables.POLICIES
+        for row in tables.by_seen(found[policy], near).to_dict("records")
+    ]
+    head = ["system", "threshold", "recall of near-repeats", "recall of other spam"]
+    return {"table": markdown(head, lines), "least": NEAR_REPEAT, **tables.seen_shares(found[tables.OWN], near)}
 
 
 def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, float]:
@@ -227,7 +242,7 @@ def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, flo
     try:
         rows = pd.read_csv(path)
         wanted = (rows["protocol"] == name) & (rows["metric"] == metric) & (rows["threshold"] == policy)
-        return dict(rows.loc[wanted, ["system", "mean"]].itertuples(index=False, name=None))
+        return dict(zip(rows.loc[wanted, "system"], rows.loc[wanted, "mean"].astype(float), strict=True))
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged, or not written by spamlit results: move it away.") from error
 
@@ -246,6 +261,7 @@ def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
     return {
         "system": first,
         "seeds": sorted(seeds),
+        "ham": generalisation.MOST_HAM,
         "parts": markdown(
             ["system", "F1", "AUPRC", *generalisation.PARTS],
             [

@@ -18,7 +18,7 @@ from spamlit.analysis.resampling import bounds, check_paired, mcnemar, paired_bo
 from spamlit.analysis.results import INDIFFERENT, Cell
 from spamlit.analysis.scores import METRICS, Array, f1_threshold, scores
 from spamlit.analysis.statistics import difference, mean_interval, wilson
-from spamlit.analysis.systems import LEXICAL, Protocol, System
+from spamlit.analysis.systems import LEXICAL, PROTOCOLS, Protocol, System
 from spamlit.training.decision import choose_threshold
 
 VALIDATION, OWN = "validation", "own"
@@ -29,8 +29,8 @@ TARGETS: tuple[dict[str, float], ...] = ({"precision": 0.99}, {"fpr": 0.005})
 """Policies whose target should hold on test."""
 Seen = Mapping[int, set[int]]
 """Ids of test messages by split seed."""
-PRETRAINED = ("encoder", "spamlit")
-"""Kinds that are fine-tuned."""
+FINE_TUNED = ("encoder", "spamlit")
+"""Kinds that train a pretrained model."""
 UNTRAINED = ("majority", "prompted")
 """Kinds whose errors say nothing of a message."""
 
@@ -168,36 +168,37 @@ def comparisons(systems: Mapping[str, Outcome], baseline: str) -> pd.DataFrame:
     Raises:
         ValueError: they were not tested on the same messages.
     """
-    rows = []
-    for name, outcome in systems.items():
-        shared = outcome.cells.keys() & systems[baseline].cells.keys()
-        if name != baseline and shared:
-            rows.append(_compared(outcome.of(shared), systems[baseline].of(shared)))
-    return pd.DataFrame(rows)
+    others = [outcome for name, outcome in systems.items() if name != baseline]
+    return pd.DataFrame([row for outcome in others if (row := _compared(outcome, systems[baseline]))])
 
 
 def pairs(systems: Mapping[str, Outcome]) -> pd.DataFrame:
-    """Each two of the pretrained systems that every protocol has, as in `comparisons`, with the second as ``baseline``.
+    """Each two of the fine-tuned systems that run under every protocol, the first minus the second (``baseline``).
 
     Raises:
         ValueError: they were not tested on the same messages.
     """
-    names = [
-        name
-        for name, outcome in systems.items()
-        if outcome.system.kind in PRETRAINED and len(outcome.system.protocols) > 1
+    tuned = [
+        outcome
+        for outcome in systems.values()
+        if outcome.system.kind in FINE_TUNED and set(outcome.system.protocols) == set(PROTOCOLS)
     ]
-    rows = []
-    for one, other in combinations(names, 2):
-        if shared := systems[one].cells.keys() & systems[other].cells.keys():
-            rows.append(_compared(systems[one].of(shared), systems[other].of(shared)) | {"baseline": other})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([row for one, other in combinations(tuned, 2) if (row := _compared(one, other))])
 
 
-def _compared(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
+def _compared(one: Outcome, other: Outcome) -> dict[str, Any] | None:
+    """One minus the other on the seeds that both have; None where there are none.
+
+    Raises:
+        ValueError: they were not tested on the same messages.
+    """
+    shared = one.cells.keys() & other.cells.keys()
+    if not shared:
+        return None
+    ours, theirs = one.of(shared), other.of(shared)
     check_paired(ours.tests, theirs.tests)
     over_messages = paired_bounds(ours.resampled, theirs.resampled)
-    row: dict[str, Any] = {"system": ours.system.name, "seeds": len(ours.cells)}
+    row: dict[str, Any] = {"system": ours.system.name, "baseline": theirs.system.name, "seeds": len(shared)}
     for metric in COMPARED:
         over_seeds = difference(ours.by_seed(metric), theirs.by_seed(metric))
         row |= {f"{metric} {part}": value for part, value in over_seeds._asdict().items()}
@@ -205,39 +206,38 @@ def _compared(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
     return row | mcnemar(ours.tests, theirs.tests)._asdict()
 
 
-def leak(raw: Mapping[str, Outcome], grouped: Mapping[str, float], seen: Seen, metric: str = "f1") -> pd.DataFrame:
-    """What repeats between training and test are worth: means over seeds.
+def by_seen(systems: Mapping[str, Outcome], seen: Seen, metric: str = "f1") -> pd.DataFrame:
+    """What it is worth that training holds messages like those of the test: means over seeds.
 
     Args:
-        raw: systems on splits that ignore repeats.
-        grouped: the metric of systems on splits that do not.
-        seen: test messages of which training holds a repeat.
-        metric: of `METRICS`, by one threshold.
+        systems: of one protocol.
+        seen: test messages of which training holds a repeat, or a near-repeat.
+        metric: of `METRICS`, by one threshold. That of the seen messages alone is left out: spam is most of them.
 
     Returns:
-        A row a system: the metric under both protocols, and under `raw` the metric and recall on test messages of which
-        training holds a repeat (``seen``), and on the others (``unseen``).
+        A row a system: ``metric`` of the whole test split, ``unseen metric`` of the messages that are not seen, ``seen
+        recall`` and ``unseen recall``.
     """
     rows = []
-    for name, outcome in raw.items():
-        row: dict[str, Any] = {"system": name, "raw": fmean(outcome.values(metric)), "grouped": grouped.get(name)}
-        for part in ("seen", "unseen"):
+    for name, outcome in systems.items():
+        row: dict[str, Any] = {"system": name, "metric": fmean(outcome.values(metric))}
+        for part, keys in (("seen", {"recall": "recall"}), ("unseen", {"metric": metric, "recall": "recall"})):
             tests = [test[test["id"].isin(seen[s]) == (part == "seen")] for s, test in outcome.tests.items()]
             found = [scores(test) for test in tests if len(test)]
-            means = {key: fmean(each[key] for each in found) for key in (metric, "recall") if found}
-            row |= {f"{part} {key}": value for key, value in means.items()}
+            row |= {f"{part} {key}": fmean(each[of] for each in found) for key, of in keys.items() if found}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def repeats(raw: Mapping[str, Outcome], seen: Seen) -> dict[str, float]:
-    """Share of a raw test split, and of its spam, of which training holds a repeat; means over seeds."""
-    outcome = next(iter(raw.values()))
-    shares: dict[str, list[float]] = {"messages": [], "spam": []}
+def seen_shares(systems: Mapping[str, Outcome], seen: Seen) -> dict[str, float]:
+    """Share of a test split, of its spam and of its ham, that is seen; means over seeds."""
+    outcome = next(iter(systems.values()))
+    shares: dict[str, list[float]] = {"messages": [], "spam": [], "ham": []}
     for seed, test in outcome.tests.items():
-        repeated = test["id"].isin(seen[seed])
-        shares["messages"].append(float(repeated.mean()))
-        shares["spam"].append(float(repeated[test["label"] == "spam"].mean()))
+        known = test["id"].isin(seen[seed])
+        shares["messages"].append(float(known.mean()))
+        for label in ("spam", "ham"):
+            shares[label].append(float(known[test["label"] == label].mean()))
     return {name: fmean(values) for name, values in shares.items()}
 
 

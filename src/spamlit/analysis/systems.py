@@ -85,7 +85,7 @@ def _by_name(*entries: Any) -> dict[str, Any]:
 MAIN = "grouped"
 """The protocol of which systems are asked most, and whose page is results.md."""
 ONE = (MAIN,)
-"""Enough for what learns nothing, so that no repeat helps it, and takes minutes a split."""
+"""Enough for parts of a recipe, and for what learns nothing, so that no repeat helps it, and takes minutes a split."""
 
 PROTOCOLS: Mapping[str, Protocol] = _by_name(
     Protocol("grouped", "Repeats grouped, natural prevalence", "grouped", "none", seeds=(0, 1, 2, 3, 4)),

@@ -25,7 +25,9 @@ from spamlit.cli.imports import lasting_imports
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to; default: evaluation/ and the messages' name, in the run.",
 )
-@click.option("--disguise", is_flag=True, help="Disguise the messages as spammers do, too: takes twelve times as long.")
+@click.option(
+    "--disguise", is_flag=True, help="Classify nine disguises of each message too, and harmless changes of the ham."
+)
 def command(
     run: str,
     table: Path | None,
@@ -53,7 +55,7 @@ def command(
         from spamlit.data.sms import read_csv_messages
         from spamlit.data.splits import FITTED, read_split
         from spamlit.inference.predictor import Predictor
-        from spamlit.training.run_folder import find_bundle, read_json
+        from spamlit.training.run_folder import find_bundle
 
     bundle = find_bundle(run)
     if table is not None:
@@ -72,13 +74,12 @@ def command(
     shown = Table()
     for heading in ("metric", "value", "95 % interval"):
         shown.add_column(heading, justify="left" if heading == "metric" else "right")
-    for metric, share in found.items():
+    for metric, share in found.figures.items():
         shown.add_row(metric, f"{share.value:.4f}", f"{share.low:.4f} to {share.high:.4f}")
     Console(soft_wrap=True).print(shown)
     if disguise:
-        rates = read_json(folder / "metrics.json")
-        for what, rate in (("recall", "recall"), ("false positives", "fpr")):
-            before, after = (rates[f"disguised/mean/{rate}_{when}"] for when in ("before", "after"))
-            click.echo(f"disguised    {what} {before:.4f}, disguised {after:.4f}")
+        mean = found.robustness["disguised"]["mean"]
+        click.echo(f"disguised    recall {mean['recall_before']:.4f}, disguised {mean['recall_after']:.4f}")
+        click.echo(f"disguised    false positives {mean['fpr_before']:.4f}, disguised {mean['fpr_after']:.4f}")
     click.echo(f"{len(messages)} messages, written to {folder}")
     click.echo(f"report       {folder / 'report.html'}")

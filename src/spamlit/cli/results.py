@@ -38,9 +38,9 @@ def command(
 ) -> None:
     """Train and test what is missing, then write a page and its figures for each protocol: results.md, results-raw.md …
 
-    Stopped, it goes on where it was. A system whose weights only the model hub has is left out where that does not
-    answer. The pages show everything that has finished, whatever is chosen here; that of a protocol of which nothing
-    has finished stays as it is.
+    Stopped, it goes on where it was. A system whose weights only the model hub has is left out where they cannot be
+    had, unless --systems names it. The pages show everything that has finished, whatever is chosen here; that of a
+    protocol of which nothing has finished stays as it is.
 
     spamlit results --systems tfidf-words-chars,default --protocols grouped --seeds 0,1
     """
@@ -49,11 +49,12 @@ def command(
     from spamlit.analysis.systems import PROTOCOLS, SYSTEMS
     from spamlit.assets import AssetError
 
+    named = _names("--systems", systems, list(SYSTEMS))
     chosen = list(
         cells(
             folder,
             protocols=_names("--protocols", protocols, list(PROTOCOLS)),
-            systems=_names("--systems", systems, list(SYSTEMS)),
+            systems=named,
             seeds=[int(seed) for seed in _names("--seeds", seeds, [str(seed) for seed in _seeds()])],
             source=source,
         )
@@ -73,7 +74,7 @@ def command(
         try:
             run(cell)
         except AssetError as error:
-            if not cell.system.hub:
+            if not cell.system.hub or named:
                 raise
             click.echo(f"left out {cell.system.name}: {error}", err=True)
             unreachable.add(cell.system.name)
