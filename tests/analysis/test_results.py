@@ -18,17 +18,8 @@ from tests.synthetic import write_collection
 from spamlit.analysis import generalisation, results, results_tables
 from spamlit.analysis.results import Cell, cells, check_extra, run
 from spamlit.analysis.results_page import markdown, write_results
-from spamlit.analysis.results_tables import (
-    OWN,
-    VALIDATION,
-    by_seen,
-    errors,
-    near_in_training,
-    outcomes,
-    pairs,
-    seen_in_training,
-    seen_shares,
-)
+from spamlit.analysis.results_seen import by_seen, near_in_training, seen_in_training, seen_shares
+from spamlit.analysis.results_tables import OWN, VALIDATION, errors, outcomes, pairs
 from spamlit.analysis.systems import PROTOCOLS, SYSTEMS, System
 from spamlit.cli import main
 from spamlit.cli.train import CONF

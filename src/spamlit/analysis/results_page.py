@@ -14,6 +14,7 @@ from spamlit.analysis import generalisation
 from spamlit.analysis import results_tables as tables
 from spamlit.analysis.neighbours import NEAR_REPEAT
 from spamlit.analysis.results import Cell
+from spamlit.analysis.results_seen import by_seen, near_in_training, seen_in_training, seen_shares
 from spamlit.analysis.scores import BY_THRESHOLD, METRICS
 from spamlit.analysis.statistics import Interval, mean_interval
 from spamlit.analysis.systems import MAIN, PROTOCOLS, SYSTEMS
@@ -32,7 +33,7 @@ HEADS = {
     "brier": "Brier",
 }
 SEEN = ("unseen metric", "seen recall", "unseen recall")
-"""Columns of `tables.by_seen`."""
+"""Columns of `by_seen`."""
 COMPARISON = (
     "system",
     "threshold",
@@ -192,13 +193,13 @@ def _systems(names: set[str]) -> str:
 def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
     """What is told of repeats on the page of a protocol of `LEAKS`."""
     grouped, metric = LEAKS[name]
-    seen = tables.seen_in_training(found[tables.OWN])
+    seen = seen_in_training(found[tables.OWN])
     lines: list[list[str]] = []
     elsewhere: dict[str, float] = {}
     for policy in tables.POLICIES:
         written = _written(grouped, metric, policy, folder)
         elsewhere |= written
-        for row in tables.by_seen(found[policy], seen, metric).to_dict("records"):
+        for row in by_seen(found[policy], seen, metric).to_dict("records"):
             values = [row["metric"], written.get(row["system"]), *(row.get(key) for key in SEEN)]
             lines.append([row["system"], policy, *map(_number, values)])
     shown = HEADS[metric]
@@ -214,20 +215,20 @@ def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
     return {
         "table": markdown(head, lines),
         "grouped": f"{shown} grouped is that of [{_stem(grouped)}.csv]({_stem(grouped)}.csv)" if elsewhere else "",
-        **tables.seen_shares(found[tables.OWN], seen),
+        **seen_shares(found[tables.OWN], seen),
     }
 
 
 def _near(found: Found) -> dict[str, Any]:
     """What is told of near-repeats, which grouping leaves."""
-    near = tables.near_in_training(found[tables.OWN])
+    near = near_in_training(found[tables.OWN])
     lines = [
         [row["system"], policy, *(_number(row.get(key)) for key in SEEN[1:])]
         for policy in tables.POLICIES
-        for row in tables.by_seen(found[policy], near).to_dict("records")
+        for row in by_seen(found[policy], near).to_dict("records")
     ]
     head = ["system", "threshold", "recall of near-repeats", "recall of other spam"]
-    return {"table": markdown(head, lines), "least": NEAR_REPEAT, **tables.seen_shares(found[tables.OWN], near)}
+    return {"table": markdown(head, lines), "least": NEAR_REPEAT, **seen_shares(found[tables.OWN], near)}
 
 
 def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, float]:

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from spamlit.analysis.neighbours import neighbours
 from spamlit.analysis.resampling import bounds, check_paired, mcnemar, paired_bounds, resampled
 from spamlit.analysis.results import INDIFFERENT, Cell
 from spamlit.analysis.scores import METRICS, Array, f1_threshold, scores
@@ -27,8 +26,6 @@ POLICIES = (VALIDATION, OWN)
 COMPARED = ("f1", "auprc")
 TARGETS: tuple[dict[str, float], ...] = ({"precision": 0.99}, {"fpr": 0.005})
 """Policies whose target should hold on test."""
-Seen = Mapping[int, set[int]]
-"""Ids of test messages by split seed."""
 FINE_TUNED = ("encoder", "spamlit")
 """Kinds that train a pretrained model."""
 UNTRAINED = ("majority", "prompted")
@@ -206,41 +203,6 @@ def _compared(one: Outcome, other: Outcome) -> dict[str, Any] | None:
     return row | mcnemar(ours.tests, theirs.tests)._asdict()
 
 
-def by_seen(systems: Mapping[str, Outcome], seen: Seen, metric: str = "f1") -> pd.DataFrame:
-    """What it is worth that training holds messages like those of the test: means over seeds.
-
-    Args:
-        systems: of one protocol.
-        seen: test messages of which training holds a repeat, or a near-repeat.
-        metric: of `METRICS`, by one threshold. That of the seen messages alone is left out: spam is most of them.
-
-    Returns:
-        A row a system: ``metric`` of the whole test split, ``unseen metric`` of the messages that are not seen, ``seen
-        recall`` and ``unseen recall``.
-    """
-    rows = []
-    for name, outcome in systems.items():
-        row: dict[str, Any] = {"system": name, "metric": fmean(outcome.values(metric))}
-        for part, keys in (("seen", {"recall": "recall"}), ("unseen", {"metric": metric, "recall": "recall"})):
-            tests = [test[test["id"].isin(seen[s]) == (part == "seen")] for s, test in outcome.tests.items()]
-            found = [scores(test) for test in tests if len(test)]
-            row |= {f"{part} {key}": fmean(each[of] for each in found) for key, of in keys.items() if found}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def seen_shares(systems: Mapping[str, Outcome], seen: Seen) -> dict[str, float]:
-    """Share of a test split, of its spam and of its ham, that is seen; means over seeds."""
-    outcome = next(iter(systems.values()))
-    shares: dict[str, list[float]] = {"messages": [], "spam": [], "ham": []}
-    for seed, test in outcome.tests.items():
-        known = test["id"].isin(seen[seed])
-        shares["messages"].append(float(known.mean()))
-        for label in ("spam", "ham"):
-            shares[label].append(float(known[test["label"] == label].mean()))
-    return {name: fmean(values) for name, values in shares.items()}
-
-
 def reserve_fpr(outcome: Outcome) -> list[float]:
     """The share of the reserve's ham that was taken for spam, seed by seed; none where there is no reserve."""
     ham = [rows[(rows["split"] == "reserve") & (rows["label"] == "ham")] for rows in outcome.decided.values()]
@@ -346,29 +308,3 @@ def _texts(outcome: Outcome) -> pd.DataFrame:
     seed, cell = next(iter(outcome.cells.items()))
     frames = list(cell.protocol.splits(seed, cell.source).frames().values())
     return pd.concat(frames)[["id", "text"]].drop_duplicates("id")
-
-
-def near_in_training(systems: Mapping[str, Outcome]) -> Seen:
-    """Ids of the test messages of which training holds a near-repeat (`neighbours.NEAR_REPEAT`), or a repeat."""
-    found = {}
-    for seed, cell in _by_seed(systems).items():
-        splits = cell.protocol.splits(cell.seed, cell.source)
-        nearest = neighbours(splits.test["text"].tolist(), splits.train, n=1)
-        alike = [bool(near[0].repeat) for near in nearest]
-        found[seed] = set(splits.test.loc[alike, "id"])
-    return found
-
-
-def seen_in_training(raw: Mapping[str, Outcome]) -> Seen:
-    """Ids of the test messages whose group is in training too."""
-    found = {}
-    for seed, cell in _by_seed(raw).items():
-        splits = cell.protocol.splits(cell.seed, cell.source)
-        repeated = splits.test["group"].isin(set(splits.train["group"]))
-        found[seed] = set(splits.test.loc[repeated, "id"])
-    return found
-
-
-def _by_seed(systems: Mapping[str, Outcome]) -> dict[int, Cell]:
-    """A cell of each split, whichever system's."""
-    return {seed: cell for outcome in systems.values() for seed, cell in outcome.cells.items()}
