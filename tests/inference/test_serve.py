@@ -1,5 +1,7 @@
 """`spamlit serve` as a process: batches over requests, what it does when it is told to stop."""
 
+import http.client
+import json
 import queue
 import signal
 import socket
@@ -89,14 +91,19 @@ def test_it_listens_at_this_machine_s_own_address_alone(server: Server) -> None:
 @pytest.mark.fault("server", "SIGTERM")
 @pytest.mark.slow
 def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_path: Path) -> None:
-    with served(run, tmp_path / "log", "--batch", "1", "--wait", "0") as server, ThreadPoolExecutor(4) as pool:
-        texts = [f"call me {i}" for i in range(150)]
-        under_way = [pool.submit(server.ask, "/predict", {"texts": texts}) for _ in range(4)]
-        time.sleep(0.3)
-        assert not any(task.done() for task in under_way)
+    body = json.dumps({"texts": [f"call me {i}" for i in range(150)]})
+    with served(run, tmp_path / "log", "--batch", "1", "--wait", "0") as server:
+        callers = [http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=WAIT) for _ in range(4)]
+        for caller in callers:
+            caller.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        # callers are accepted in the order in which they came: when this one has its answer, those are under way
+        assert server.ask("/health")[0] == 200
+        assert not any("texts" in line for line in server.lines())
         assert server.stop(signal.SIGTERM) == 0
-        answers = [task.result(timeout=WAIT) for task in under_way]
-    assert [(status, len(answer["results"])) for status, answer in answers] == [(200, 150)] * 4
+        responses = [caller.getresponse() for caller in callers]
+        answers = [(response.status, json.load(response)) for response in responses]
+        for caller in callers:
+            caller.close()
     lines = server.lines()
     assert [line["event"] for line in lines if "event" in line] == ["ready", "stopped"]
     assert [line["texts"] for line in lines if "texts" in line] == [150] * 4
