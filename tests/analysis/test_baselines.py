@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from tests.synthetic import write_collection
 
-from spamlit.analysis.baselines import best, majority, margin_temperature, naive_bayes, tfidf_svm
+from spamlit.analysis.baselines import choose, majority, margin_temperature, naive_bayes, tfidf_svm
 from spamlit.analysis.predicted import write_predicted
 from spamlit.analysis.scores import scores
 from spamlit.data.sms import parse
@@ -60,9 +60,9 @@ def test_the_test_split_plays_no_part(splits):
 def test_validation_chooses_by_f1_then_auprc(splits):
     spam = (splits.validation["label"] == "spam").to_numpy(dtype=float)
     right, unsure, wrong = 0.1 + 0.8 * spam, np.where(spam, 0.9, np.linspace(0.6, 0.7, len(spam))), 0.9 - 0.8 * spam
-    assert best(splits.validation, {"wrong": wrong, "unsure": unsure, "right": right}) == "right"
+    assert choose(splits.validation, {"wrong": wrong, "unsure": unsure, "right": right}) == "right"
     shuffled = np.where(spam, 0.2, 0.1)  # orders perfectly, flags nothing
-    assert best(splits.validation, {"wrong": np.zeros(len(spam)), "ordered": shuffled}) == "ordered"
+    assert choose(splits.validation, {"wrong": np.zeros(len(spam)), "ordered": shuffled}) == "ordered"
 
 
 def test_the_temperature_recovers_what_was_divided_away():
@@ -75,7 +75,7 @@ def test_the_temperature_recovers_what_was_divided_away():
 
 def test_files(splits, tmp_path: Path):
     result = tfidf_svm(splits, 0, characters=False)
-    write_predicted(splits, result, tmp_path / "out", "sms")
+    write_predicted(splits, result, tmp_path / "out", source="sms")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(table.columns) == ["id", "label", "split", "probability"]
     assert table["split"].value_counts().to_dict() == {

@@ -7,16 +7,10 @@ import pandas as pd
 import pytest
 
 from spamlit.analysis.challenge import CATEGORIES, LOOKALIKES, SPAM, VARIETIES, challenge_scores, load_challenge
+from spamlit.analysis.generalisation import SENTENCES
 from spamlit.assets import fetch
 from spamlit.data.additions import extra_path
 from spamlit.data.sms import group_key, parse, read_labelled
-
-TESTED_ELSEWHERE = (
-    "Congratulations! You've won a free ticket. Call now!",
-    "You have been selected to receive a cash prize",
-    "Are we still meeting for dinner tonight?",
-    "Salut, tu viens ce soir ?",
-)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +59,7 @@ def test_texts_are_trimmed_and_of_every_length(everything):
 def test_no_message_repeats_another_or_was_made_from_its_template(everything):
     keys = everything["text"].map(group_key)
     assert keys.is_unique
-    assert not set(keys) & {group_key(text) for text in TESTED_ELSEWHERE}
+    assert not set(keys) & {group_key(text) for text in SENTENCES}
     grams = [found for found in everything["text"].map(trigrams) if found]
     assert max(len(a & b) / min(len(a), len(b)) for a, b in combinations(grams, 2)) <= 0.5
 
@@ -96,6 +90,12 @@ def test_the_training_supplement_shares_no_message_and_little_wording(everything
     assert max(most_shared(supplement, everything["text"])) <= 0.25
 
 
+def test_the_training_supplement_has_none_of_the_sentences_that_are_shown():
+    supplement = read_labelled(extra_path("modern"))["text"]
+    assert not {group_key(text) for text in SENTENCES} & set(supplement.map(group_key))
+    assert max(most_shared(SENTENCES, supplement)) <= 0.5
+
+
 def test_no_surface_habit_gives_the_label_away(everything):
     habits = (
         r"!",
@@ -122,7 +122,7 @@ HAND = pd.DataFrame(
     [("ham", "chat"), ("ham", "school"), ("ham", "school"), ("ham", "promotion"), ("spam", "crypto"), ("spam", "loan")],
     columns=["label", "category"],
     index=[7, 3, 9, 1, 0, 4],
-)
+).assign(variety=["indian", "british", "indian", "british", "other", "british"])
 
 
 def test_scores_of_a_case_by_hand():
@@ -138,6 +138,9 @@ def test_scores_of_a_case_by_hand():
         "errors/promotion": 0,
         "errors/crypto": 0,
         "errors/loan": 1,
+        "errors/indian": 0,
+        "errors/british": 2,
+        "errors/other": 0,
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from spamlit.analysis import generalisation
 from spamlit.analysis.challenge import load_challenge
+from spamlit.data.normalise import UNDONE
 
 TEST = pd.DataFrame(
     [("spam", f"free {n}") for n in range(6)] + [("ham", f"see you at {n} o'clock mate") for n in range(6)],
@@ -58,18 +59,24 @@ def test_lines_are_means_over_the_seeds(folders):
     dev, final = generalisation.challenge_rows(found)
     assert dev[:3] == ["words", "dev", "2"]
     assert final[:3] == ["words", "final", "2"]
+    low, high = (float(bound) for bound in dev[-2].strip("[]").split(", "))
+    assert low < float(dev[3].split()[0]) < high
     assert float(dev[4].split()[0]) == pytest.approx(found["words"][0]["challenge"]["dev"]["recall"], abs=5e-4)
-    sentence = generalisation.sentence_rows(found)[0]
-    assert sentence[1:] == ["spam", "0.875 (0.850 to 0.900)"]
+    assert generalisation.sentence_rows(found)[0][:2] == ["words", "0.875 (0.850 to 0.900)"]
     disguised = generalisation.disguise_rows(found["words"])
     lost = {line[0]: float(line[2].split()[0]) for line in disguised}
     assert (lost["emoji"], lost["homoglyphs"]) == (0, 100)
     each = [value for name, value in lost.items() if name != "mean"]
     assert lost["mean"] == pytest.approx(sum(each) / len(each), abs=0.01)
-    assert generalisation.cost_rows(found) == [["words", "2", *disguised[-1][2:]]]
-    assert sum(int(line[1]) for line in generalisation.category_rows(found["words"], "dev")) == len(
-        load_challenge("dev")
-    )
+    [[*costs, not_undone]] = generalisation.cost_rows(found)
+    assert costs == ["words", "2", *disguised[-1][2:]]
+    others = [value for name, value in lost.items() if name not in (*UNDONE, "mean")]
+    assert float(not_undone.split()[0]) == pytest.approx(sum(others) / len(others), abs=0.01)
+    for by in ("category", "variety"):
+        rows = generalisation.error_rows(found["words"], "dev", by)
+        assert sum(int(line[1]) for line in rows) == len(load_challenge("dev"))
+        wrong = sum(found["words"][0]["challenge"]["dev"][f"errors/{line[0]}"] for line in rows)
+        assert sum(float(line[2]) for line in rows) == pytest.approx(wrong)  # both seeds decide alike
     assert {line[0] for line in generalisation.change_rows(found["words"])} == {
         "names",
         "numbers",

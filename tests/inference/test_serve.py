@@ -104,6 +104,7 @@ def test_sigterm_answers_what_is_under_way_and_leaves_no_process(run: Path, tmp_
         answers = [(response.status, json.load(response)) for response in responses]
         for caller in callers:
             caller.close()
+    assert [(status, len(answer["results"])) for status, answer in answers] == [(200, 150)] * 4
     lines = server.lines()
     assert [line["event"] for line in lines if "event" in line] == ["ready", "stopped"]
     assert [line["texts"] for line in lines if "texts" in line] == [150] * 4

@@ -49,7 +49,7 @@ def naive_bayes(splits: Splits, seed: int) -> Predicted:
     train = words.fit_transform(splits.train["text"])
     validation = words.transform(splits.validation["text"])
     fitted = {alpha: MultinomialNB(alpha=alpha).fit(train, _spam(splits.train)) for alpha in SMOOTHING}
-    alpha = best(splits.validation, {a: model.predict_proba(validation)[:, 1] for a, model in fitted.items()})
+    alpha = choose(splits.validation, {a: model.predict_proba(validation)[:, 1] for a, model in fitted.items()})
     return predicted(
         splits, lambda texts: fitted[alpha].predict_proba(words.transform(texts))[:, 1], start, {"alpha": alpha}
     )
@@ -75,7 +75,7 @@ def tfidf_svm(splits: Splits, seed: int, *, characters: bool) -> Predicted:
         for c, weight in product(REGULARISATION, WEIGHTS):
             model = LinearSVC(C=c, class_weight=weight, random_state=seed).fit(train, _spam(splits.train))
             candidates[analyzer, c, weight] = (features, model, model.decision_function(validation))
-    choice = best(splits.validation, {key: expit(margin) for key, (_, _, margin) in candidates.items()})
+    choice = choose(splits.validation, {key: expit(margin) for key, (_, _, margin) in candidates.items()})
     features, model, margin = candidates[choice]
     temperature = margin_temperature(margin, _spam(splits.validation))
     return predicted(
@@ -93,7 +93,7 @@ def _features(analyzer: str | None) -> Any:
     return make_union(words, TfidfVectorizer(analyzer=analyzer, ngram_range=(2, 5), sublinear_tf=True))
 
 
-def best(validation: pd.DataFrame, probabilities: Mapping[Choice, Array]) -> Choice:
+def choose(validation: pd.DataFrame, probabilities: Mapping[Choice, Array]) -> Choice:
     """The choice with the highest F1 at the natural threshold on validation, then the highest AUPRC, then the first."""
     spam = _spam(validation)
     return max(

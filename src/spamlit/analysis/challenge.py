@@ -93,8 +93,8 @@ def challenge_scores(frame: pd.DataFrame, probability: ArrayLike, threshold: flo
 
     Returns:
         ``balanced_accuracy`` (mean of recall and the share of ham let through), ``recall``, ``fpr`` (all ham),
-        ``lookalike_fpr`` and ``chat_fpr`` (its two parts), and ``errors/<category>``: wrong messages, a count, for each
-        category of the frame.
+        ``lookalike_fpr`` and ``chat_fpr`` (its two parts), and ``errors/<name>``: wrong messages, a count, for each
+        category and each variety of the frame.
 
     Raises:
         ValueError: Not one probability for each row, a probability that is no number from 0 to 1, or a frame without
@@ -111,11 +111,12 @@ def challenge_scores(frame: pd.DataFrame, probability: ArrayLike, threshold: flo
     if missing := [kind for kind, rows in kinds.items() if not rows.any()]:
         raise ValueError(f"the frame holds no {' and no '.join(missing)}; score a whole half of the challenge set")
     recall, fpr = float(flagged[spam].mean()), float(flagged[~spam].mean())
-    errors = (flagged != spam).groupby(frame["category"], sort=False).sum()
+    wrong = flagged != spam
+    errors = pd.concat([wrong.groupby(frame[by], sort=False).sum() for by in ("category", "variety")])
     return {
         "balanced_accuracy": (recall + 1 - fpr) / 2,
         "recall": recall,
         "fpr": fpr,
         "lookalike_fpr": float(flagged[kinds["look-alike ham"]].mean()),
         "chat_fpr": float(flagged[chat].mean()),
-    } | {f"errors/{category}": int(count) for category, count in errors.items()}
+    } | {f"errors/{name}": int(count) for name, count in errors.items()}

@@ -15,6 +15,12 @@ from spamlit.data.splits import SplitName, Splits
 from spamlit.training.run_folder import write_json
 
 
+class Scorer(Protocol):
+    """Spam probabilities (N,) of N texts."""
+
+    def __call__(self, texts: Sequence[str]) -> Array: ...
+
+
 class Predicted(NamedTuple):
     """What a baseline says of every message of the splits, and what it took.
 
@@ -23,18 +29,14 @@ class Predicted(NamedTuple):
         train_seconds: Of training, the choices on validation included.
         predict_seconds: Of predicting the test split.
         chosen: What was chosen on validation.
+        score: The classifier itself.
     """
 
     probabilities: Mapping[SplitName, Array]
     train_seconds: float
     predict_seconds: float
     chosen: Mapping[str, Any]
-
-
-class Scorer(Protocol):
-    """Spam probabilities (N,) of N texts."""
-
-    def __call__(self, texts: Sequence[str]) -> Array: ...
+    score: Scorer
 
 
 def predicted(
@@ -52,11 +54,11 @@ def predicted(
     for split, frame in splits.frames().items():
         if split in of and split not in found and len(frame):
             found[split] = score(frame["text"].tolist())
-    return Predicted(found, trained - start, tested - trained, chosen or {})
+    return Predicted(found, trained - start, tested - trained, chosen or {}, score)
 
 
-def write_predicted(splits: Splits, result: Predicted, folder: Path, source: str) -> None:
-    """predictions.csv as a run of spamlit has it, run.json (source, choices) and, last, metrics.json."""
+def write_predicted(splits: Splits, result: Predicted, folder: Path, *, source: str, extra: Sequence[str] = ()) -> None:
+    """predictions.csv as a run of spamlit has it, run.json (sources, choices) and, last, metrics.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
         split: frame[["id", "label"]].assign(split=split, probability=result.probabilities[split])
@@ -73,5 +75,6 @@ def write_predicted(splits: Splits, result: Predicted, folder: Path, source: str
         "predict_seconds": result.predict_seconds,
         "messages_per_second": len(splits.test) / result.predict_seconds,
     }
-    write_json(folder / "run.json", {"source": source, "chosen": dict(result.chosen), "counts": splits.counts()})
+    made = {"source": source, "extra": list(extra), "chosen": dict(result.chosen), "counts": splits.counts()}
+    write_json(folder / "run.json", made)
     write_json(folder / "metrics.json", metrics)

@@ -81,7 +81,7 @@ class Cell:
             source = self.record().get("source", "sms")
             if source != self.source:
                 raise ValueError(f"{self.folder} is of {source}, not of {self.source}: choose another --folder.")
-            return True
+            return all((self.folder / name).is_file() for name in self.measurements)
         stored = stored_overrides(self.folder)
         if stored is not None and identity(stored) != identity(self.overrides):
             raise ValueError(
@@ -91,8 +91,9 @@ class Cell:
 
     @property
     def measurements(self) -> list[str]:
-        """Files beside those of a run of spamlit: what is measured of it once it has finished."""
-        return [SPEED, *([generalisation.FILE] if self.system.elsewhere and self.protocol.name == MAIN else [])]
+        """Files beside those of its own: what else is measured of it."""
+        speed = [SPEED] if self.system.kind == "spamlit" else []
+        return speed + [generalisation.FILE] * (self.system.elsewhere and self.protocol.name == MAIN)
 
     def predictions(self) -> pd.DataFrame:
         """Columns id, label, split, probability."""
@@ -159,8 +160,11 @@ def run(cell: Cell) -> None:
     if cell.system.kind == "spamlit":
         _run_spamlit(cell)
         return
-    splits = cell.protocol.splits(cell.seed, cell.source)
-    write_predicted(splits, fit(cell.system, splits, cell.seed), cell.folder, cell.source)
+    splits = cell.protocol.splits(cell.seed, cell.source, cell.system.extra)
+    result = fit(cell.system, splits, cell.seed)
+    write_predicted(splits, result, cell.folder, source=cell.source, extra=cell.system.extra)
+    if generalisation.FILE in cell.measurements:
+        generalisation.measure(lambda texts: result.score(texts).tolist(), NATURAL, splits.test, cell.folder)
 
 
 def fit(system: System, splits: Splits, seed: int) -> Predicted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ import pandas as pd
 
 from spamlit.analysis import generalisation
 from spamlit.analysis import results_tables as tables
+from spamlit.analysis.markdown import number, shortened, table
 from spamlit.analysis.neighbours import NEAR_REPEAT
 from spamlit.analysis.results import Cell
 from spamlit.analysis.results_seen import by_seen, near_in_training, seen_in_training, seen_shares
@@ -19,6 +21,7 @@ from spamlit.analysis.scores import BY_THRESHOLD, METRICS
 from spamlit.analysis.statistics import Interval, mean_interval
 from spamlit.analysis.systems import MAIN, PROTOCOLS, SYSTEMS
 from spamlit.assets import atomic_write
+from spamlit.data.obfuscate import TRANSFORMS
 
 HEADS = {
     "precision": "precision",
@@ -37,13 +40,13 @@ SEEN = ("unseen metric", "seen recall", "unseen recall")
 COMPARISON = (
     "system",
     "threshold",
-    "baseline",
+    "against",
     "seeds",
     "F1 Δ (seeds)",
     "F1 Δ (messages)",
     "AUPRC Δ (seeds)",
     "AUPRC Δ (messages)",
-    "only it right : only the baseline",
+    "only it right : only the other",
     "McNemar p",
 )
 """Heads of `_comparison`."""
@@ -51,8 +54,6 @@ LEAKS = {"raw": (MAIN, "f1"), "published": ("balanced", "accuracy")}
 """Protocols that ignore repeats: the one that differs in nothing else, and by what they are compared."""
 WHEN = ("before", "after")
 """The temperature is applied."""
-TEXT = 120
-"""Characters of a message that are shown."""
 Found = Mapping[str, Mapping[str, tables.Outcome]]
 """Outcomes of one protocol by policy and system."""
 
@@ -60,7 +61,7 @@ Found = Mapping[str, Mapping[str, tables.Outcome]]
 def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
     """A page and its figures as CSV for each protocol of which something has finished; their paths.
 
-    Those of `MAIN` are results.md, which alone speaks of other messages, targets, speed and errors, and results.csv;
+    Those of `MAIN` are results.md, which alone has what `_main` adds, and results.csv;
     another's are results-raw.md and so on. Pages of protocols of which nothing has finished stay as they are.
 
     Raises:
@@ -86,7 +87,11 @@ def write_results(cells: Iterable[Cell], folder: Path) -> list[Path]:
 def _write_page(name: str, found: Found, others: Iterable[str], folder: Path) -> list[Path]:
     figures = pd.concat([tables.figures(systems) for systems in found.values()])
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("spamlit.analysis", "."), trim_blocks=True, lstrip_blocks=True, autoescape=False
+        loader=jinja2.PackageLoader("spamlit.analysis", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("results.md.j2").render(
         file=_stem(name),
@@ -147,29 +152,36 @@ def _figures(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
         for metric in metrics:
             digits = 1 if metric == "fp_per_1000" else 4
             mean, half, low, high = (by_metric[metric][key] for key in ("mean", "half", "low", "high"))
-            cells.append(Interval(mean, half).shown(digits) + (f" [{low:.4f}, {high:.4f}]" if metric == "f1" else ""))
+            over_seeds = Interval(mean, half if of_system["seeds"].iloc[0] > 2 else math.nan)  # of two it says nothing
+            cells.append(over_seeds.shown(digits) + (f" [{low:.4f}, {high:.4f}]" if metric == "f1" else ""))
         lines.append(cells)
-    return markdown(["system", "seeds", *(HEADS[metric] for metric in metrics)], lines)
+    return table(["system", "seeds", *(HEADS[metric] for metric in metrics)], lines)
 
 
 def _comparisons(found: Found) -> str:
+    """With each policy to the strongest lexical baseline of the same, and, if another makes that stronger, of any."""
+    strongest = [baseline for systems in found.values() if (baseline := tables.strongest(systems))]
+    if not strongest:
+        return ""
     lines = []
-    for policy in tables.POLICIES:
-        baseline = tables.strongest(found[policy])
-        if baseline is not None:
-            rows = tables.comparisons(found[policy], baseline).to_dict("records")
-            lines += [_comparison(row, policy) for row in rows]
-    return markdown(COMPARISON, lines) if lines else ""
+    for systems, baseline in zip(found.values(), strongest, strict=True):
+        lines += [_comparison(row) for row in tables.comparisons(systems, baseline).to_dict("records")]
+    best = max(strongest, key=lambda baseline: fmean(baseline.values("f1")))
+    own = found[tables.OWN]
+    if best.policy != tables.OWN:
+        lines += [_comparison(row) for row in tables.comparisons(own, best).to_dict("records")]
+    return table(COMPARISON, lines)
 
 
 def _pairs(found: Found) -> str:
     rows = tables.pairs(found[tables.OWN]).to_dict("records")
-    return markdown(COMPARISON, [_comparison(row, tables.OWN) for row in rows]) if rows else ""
+    return table(COMPARISON, map(_comparison, rows)) if rows else ""
 
 
-def _comparison(row: Mapping[Any, Any], policy: str) -> list[str]:
+def _comparison(row: Mapping[Any, Any]) -> list[str]:
     """Cells as in `COMPARISON`."""
-    cells = [row["system"], policy, row["baseline"], str(row["seeds"])]
+    other = row["other"] if row["threshold"] == row["other threshold"] else f"{row['other']}, {row['other threshold']}"
+    cells = [row["system"], row["threshold"], other, str(row["seeds"])]
     for metric in tables.COMPARED:
         cells.append(Interval(row[f"{metric} mean"], row[f"{metric} half"]).shown(4, "+"))
         cells.append(f"[{row[f'{metric} low']:+.4f}, {row[f'{metric} high']:+.4f}]")
@@ -183,11 +195,11 @@ def _reserve(found: Found) -> str:
         if all(values):
             means = [mean_interval([100 * value for value in each]) for each in values]
             lines.append([system, *(mean.shown(2) for mean in means)])
-    return markdown(["system", "threshold from validation, %", "own threshold, %"], lines) if lines else ""
+    return table(["system", "threshold from validation, %", "own threshold, %"], lines) if lines else ""
 
 
 def _systems(names: set[str]) -> str:
-    return markdown(["system", "what it is"], [[name, each.about] for name, each in SYSTEMS.items() if name in names])
+    return table(["system", "what it is"], [[name, each.about] for name, each in SYSTEMS.items() if name in names])
 
 
 def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
@@ -201,7 +213,7 @@ def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
         elsewhere |= written
         for row in by_seen(found[policy], seen, metric).to_dict("records"):
             values = [row["metric"], written.get(row["system"]), *(row.get(key) for key in SEEN)]
-            lines.append([row["system"], policy, *map(_number, values)])
+            lines.append([row["system"], policy, *map(number, values)])
     shown = HEADS[metric]
     head = [
         "system",
@@ -213,7 +225,7 @@ def _leak(name: str, found: Found, folder: Path) -> dict[str, Any]:
         "recall unseen",
     ]
     return {
-        "table": markdown(head, lines),
+        "table": table(head, lines),
         "grouped": f"{shown} grouped is that of [{_stem(grouped)}.csv]({_stem(grouped)}.csv)" if elsewhere else "",
         **seen_shares(found[tables.OWN], seen),
     }
@@ -223,12 +235,12 @@ def _near(found: Found) -> dict[str, Any]:
     """What is told of near-repeats, which grouping leaves."""
     near = near_in_training(found[tables.OWN])
     lines = [
-        [row["system"], policy, *(_number(row.get(key)) for key in SEEN[1:])]
+        [row["system"], policy, *(number(row.get(key)) for key in SEEN[1:])]
         for policy in tables.POLICIES
         for row in by_seen(found[policy], near).to_dict("records")
     ]
     head = ["system", "threshold", "recall of near-repeats", "recall of other spam"]
-    return {"table": markdown(head, lines), "least": NEAR_REPEAT, **seen_shares(found[tables.OWN], near)}
+    return {"table": table(head, lines), "least": NEAR_REPEAT, **seen_shares(found[tables.OWN], near)}
 
 
 def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, float]:
@@ -249,21 +261,22 @@ def _written(name: str, metric: str, policy: str, folder: Path) -> dict[str, flo
 
 
 def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
-    """Of the systems that were asked about other messages; the last part is of the first of them."""
+    """Of the systems that were asked about other messages; what has no column of systems, of spamlit's first."""
     asked = {name: outcome for name, outcome in systems.items() if outcome.system.elsewhere}
     if not asked:
         return None
     found = {name: _said(outcome) for name, outcome in asked.items()}
     seeds = set.intersection(*(set(outcome.cells) for outcome in asked.values()))
     shared = {name: outcome.of(seeds) for name, outcome in asked.items()} if seeds else {}
-    first = next(iter(found))
+    first = next(iter(_ours(asked)), next(iter(found)))
     columns = ["balanced accuracy", "recall", "false positives", "of look-alike ham", "of chat"]
+    over_messages = ["balanced accuracy, over messages", "of look-alike ham, over messages"]
     costs = ["recall lost, points", "ham taken for spam, %"]
     return {
         "system": first,
         "seeds": sorted(seeds),
         "ham": generalisation.MOST_HAM,
-        "parts": markdown(
+        "parts": table(
             ["system", "F1", "AUPRC", *generalisation.PARTS],
             [
                 [
@@ -274,15 +287,22 @@ def _elsewhere(systems: Mapping[str, tables.Outcome]) -> dict[str, Any] | None:
                 for name, each in shared.items()
             ],
         ),
-        "challenge": markdown(["system", "half", "seeds", *columns], generalisation.challenge_rows(found)),
-        "categories": markdown(["category", "messages", "wrong"], generalisation.category_rows(found[first], "final")),
-        "costs": markdown(["system", "seeds", *costs], generalisation.cost_rows(found)),
-        "disguised": markdown(["disguise", "changed, %", *costs], generalisation.disguise_rows(found[first])),
-        "changed": markdown(
+        "challenge": table(["system", "half", "seeds", *columns, *over_messages], generalisation.challenge_rows(found)),
+        "errors": {
+            by: table([by, "messages", "wrong"], generalisation.error_rows(found[first], "final", by))
+            for by in ("category", "variety")
+        },
+        "transforms": len(TRANSFORMS),
+        "costs": table(["system", "seeds", *costs, "recall lost, not undone"], generalisation.cost_rows(found)),
+        "disguised": table(["disguise", "changed, %", *costs], generalisation.disguise_rows(found[first])),
+        "changed": table(
             ["change", "changed, %", "became spam, %", "of dev changed, %", "of dev became spam, %"],
             generalisation.change_rows(found[first]),
         ),
-        "sentences": markdown(["message", "is", *found], generalisation.sentence_rows(found)),
+        "sentences": table(
+            ["system", *(f"{text} ({label})" for text, label in generalisation.SENTENCES.items())],
+            generalisation.sentence_rows(found),
+        ),
     }
 
 
@@ -304,7 +324,7 @@ def _targets(systems: Mapping[str, tables.Outcome]) -> str:
         for row in tables.targets(_ours(systems))
     ]
     head = ["system", "threshold", "on test", "target within", "recall there", "attained on validation"]
-    return markdown(head, lines) if lines else ""
+    return table(head, lines) if lines else ""
 
 
 def _calibration(systems: Mapping[str, tables.Outcome]) -> str:
@@ -316,7 +336,7 @@ def _calibration(systems: Mapping[str, tables.Outcome]) -> str:
             means = [mean_interval([one[when][key] for one in found]) for key in ("ece", "brier") for when in WHEN]
             lines.append([name, str(len(found)), *(mean.shown(4) for mean in means)])
     head = [f"{name} {when}" for name in ("calibration error", "Brier") for when in WHEN]
-    return markdown(["system", "seeds", *head], lines) if lines else ""
+    return table(["system", "seeds", *head], lines) if lines else ""
 
 
 def _ours(systems: Mapping[str, tables.Outcome]) -> dict[str, tables.Outcome]:
@@ -334,7 +354,7 @@ def _speed(systems: Mapping[str, tables.Outcome]) -> str:
         ]
         for row in tables.speeds(systems).to_dict("records")
     ]
-    return markdown(["system", "training, s (median)", "training, s (most)", "computed", "messages a second"], lines)
+    return table(["system", "training, s (median)", "training, s (most)", "computed", "messages a second"], lines)
 
 
 def _errors(systems: Mapping[str, tables.Outcome]) -> dict[str, str]:
@@ -351,36 +371,11 @@ def _errors(systems: Mapping[str, tables.Outcome]) -> dict[str, str]:
             row["label"],
             f"{row['wrong']} of {row['asked']}",
             f"{row['probability']:.2f}",
-            _cut(row["text"]),
+            shortened(row["text"]),
         ]
         for row in tables.errors(systems).to_dict("records")
     ]
     return {
-        "counts": markdown(["system", "missed spam", "ham taken for spam"], wrong),
-        "hard": markdown(["line", "label", "wrong", "mean probability", "message"], hard) if hard else "",
+        "counts": table(["system", "missed spam", "ham taken for spam"], wrong),
+        "hard": table(["line", "label", "wrong", "mean probability", "message"], hard) if hard else "",
     }
-
-
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    r"""A table; whatever a cell holds stays in it.
-
-    >>> print(markdown(["a", "b"], [["1", "x|y"]]))
-    | a | b |
-    |---|---|
-    | 1 | x\|y |
-    """
-    rows = [head, *lines]
-    shown = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
-    return "\n".join([shown[0], "|" + "---|" * len(head), *shown[1:]])
-
-
-def _cell(text: str) -> str:
-    return " ".join("".join(f"\\{character}" if character in "\\`*_|<" else character for character in text).split())
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.4f}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= TEXT else text[: TEXT - 1] + "…"

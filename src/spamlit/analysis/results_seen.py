@@ -29,15 +29,23 @@ def by_seen(systems: Mapping[str, Outcome], seen: Seen, metric: str = "f1") -> p
         A row a system: ``metric`` of the whole test split, ``unseen metric`` of the messages that are not seen, ``seen
         recall`` and ``unseen recall``.
     """
-    rows = []
+    rows, of_new = [], {"metric": metric, "recall": "recall"}
     for name, outcome in systems.items():
+        known, new = (
+            [scores(part) for part in parts if len(part)]
+            for parts in zip(*(_divided(test, seen[seed]) for seed, test in outcome.tests.items()), strict=True)
+        )
         row: dict[str, Any] = {"system": name, "metric": fmean(outcome.values(metric))}
-        for part, keys in (("seen", {"recall": "recall"}), ("unseen", {"metric": metric, "recall": "recall"})):
-            tests = [test[test["id"].isin(seen[s]) == (part == "seen")] for s, test in outcome.tests.items()]
-            found = [scores(test) for test in tests if len(test)]
-            row |= {f"{part} {key}": fmean(each[of] for each in found) for key, of in keys.items() if found}
+        row |= {"seen recall": fmean(each["recall"] for each in known)} if known else {}
+        row |= {f"unseen {key}": fmean(each[of] for each in new) for key, of in of_new.items()} if new else {}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _divided(test: pd.DataFrame, seen: set[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The messages that are seen, and the others."""
+    known = test["id"].isin(seen)
+    return test[known], test[~known]
 
 
 def seen_shares(systems: Mapping[str, Outcome], seen: Seen) -> dict[str, float]:

@@ -153,24 +153,24 @@ def figures(systems: Mapping[str, Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def strongest(systems: Mapping[str, Outcome]) -> str | None:
+def strongest(systems: Mapping[str, Outcome]) -> Outcome | None:
     """The lexical baseline with the highest mean F1 on test; None where none has finished."""
-    lexical = [name for name, outcome in systems.items() if outcome.system.kind in LEXICAL]
-    return max(lexical, key=lambda name: fmean(systems[name].values("f1")), default=None)
+    lexical = [outcome for outcome in systems.values() if outcome.system.kind in LEXICAL]
+    return max(lexical, key=lambda outcome: fmean(outcome.values("f1")), default=None)
 
 
-def comparisons(systems: Mapping[str, Outcome], baseline: str) -> pd.DataFrame:
+def comparisons(systems: Mapping[str, Outcome], baseline: Outcome) -> pd.DataFrame:
     """Each other system minus the baseline, on the seeds that both have: F1 and AUPRC, and McNemar's test.
 
     Raises:
         ValueError: they were not tested on the same messages.
     """
-    others = [outcome for name, outcome in systems.items() if name != baseline]
-    return pd.DataFrame([row for outcome in others if (row := _compared(outcome, systems[baseline]))])
+    others = [outcome for name, outcome in systems.items() if name != baseline.system.name]
+    return pd.DataFrame([row for outcome in others if (row := _compared(outcome, baseline))])
 
 
 def pairs(systems: Mapping[str, Outcome]) -> pd.DataFrame:
-    """Each two of the fine-tuned systems that run under every protocol, the first minus the second (``baseline``).
+    """Each two of the fine-tuned systems that run under every protocol, the first minus the second (``other``).
 
     Raises:
         ValueError: they were not tested on the same messages.
@@ -195,7 +195,8 @@ def _compared(one: Outcome, other: Outcome) -> dict[str, Any] | None:
     ours, theirs = one.of(shared), other.of(shared)
     check_paired(ours.tests, theirs.tests)
     over_messages = paired_bounds(ours.resampled, theirs.resampled)
-    row: dict[str, Any] = {"system": ours.system.name, "baseline": theirs.system.name, "seeds": len(shared)}
+    row: dict[str, Any] = {"system": ours.system.name, "other": theirs.system.name, "seeds": len(shared)}
+    row |= {"threshold": ours.policy, "other threshold": theirs.policy}
     for metric in COMPARED:
         over_seeds = difference(ours.by_seed(metric), theirs.by_seed(metric))
         row |= {f"{metric} {part}": value for part, value in over_seeds._asdict().items()}
@@ -248,7 +249,7 @@ def targets(systems: Mapping[str, Outcome]) -> list[dict[str, Any]]:
 
 
 def calibrations(outcome: Outcome) -> list[dict[str, dict[str, float]]]:
-    """Calibration on the test split before and after the temperature, seed by seed; of runs that have chosen one."""
+    """Calibration on the test split before and after the temperature, seed by seed; of runs whose is not 1."""
     decisions = [cell.record()["decision"] for cell in outcome.cells.values()]
     return [each["calibration"]["test"] for each in decisions if each["temperature"] != 1]
 

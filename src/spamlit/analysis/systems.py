@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spamlit.assets import fetch
+from spamlit.data.additions import read_extra
 from spamlit.data.datamodule import COLLECTION
 from spamlit.data.sms import parse, parse_quoted
 from spamlit.data.splits import Balance, Split, Splits, make_splits
@@ -37,12 +38,13 @@ class Protocol:
         """What makes a run of spamlit use these splits."""
         return f"data.split={self.split}", f"data.balance={self.balance}"
 
-    def splits(self, seed: int, source: str = "sms") -> Splits:
+    def splits(self, seed: int, source: str = "sms", extra: Sequence[str] = ()) -> Splits:
         """The very splits of such a run.
 
         Args:
             seed: of the split.
             source: sms, or the path of a file like the collection.
+            extra: what joins the training split, as `data.extra`.
 
         Raises:
             AssetError: the collection cannot be had.
@@ -50,7 +52,8 @@ class Protocol:
         """
         path = fetch(COLLECTION) if source == "sms" else source
         messages = parse_quoted(path) if self.split == "random" else parse(path)
-        return make_splits(messages, split=self.split, balance=self.balance, seed=seed)
+        added = read_extra(extra) if extra else None
+        return make_splits(messages, split=self.split, balance=self.balance, seed=seed, extra=added)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class System:
         protocols: Where it runs.
         repeats: On how many of a protocol's seeds; None: on all.
         elsewhere: Whether it is asked about other messages too (`generalisation`), under `MAIN`.
+        extra: Sources that a baseline's training split takes besides, as `data.extra`.
         hub: Whether its weights are on the model hub alone: where that does not answer, it is left out.
     """
 
@@ -75,6 +79,7 @@ class System:
     protocols: tuple[str, ...] = ("grouped", "raw", "balanced", "published")
     repeats: int | None = None
     elsewhere: bool = False
+    extra: tuple[str, ...] = ()
     hub: bool = False
 
 
@@ -94,7 +99,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     Protocol("published", "As published: raw rows, ham undersampled", "random", "undersample", seeds=(0, 1, 2)),
 )
 
-WITHOUT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+ABLATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "alone",
         "best without the supplement",
@@ -116,12 +121,32 @@ SYSTEMS: Mapping[str, System] = _by_name(
         "tfidf-svm",
         "TF-IDF of words and of character 2- to 5-grams, linear SVM",
         {"characters": True},
+        elsewhere=True,
+    ),
+    System(
+        "tfidf-modern",
+        "tfidf-svm",
+        "the same, trained on the supplement of best as well",
+        {"characters": True},
+        ONE,
+        elsewhere=True,
+        extra=("modern",),
     ),
     System(
         "minilm",
         "encoder",
         "MiniLM (22.7 million parameters), a pretrained encoder, all weights trained",
         {"name": "minilm"},
+    ),
+    System(
+        "minilm-modern",
+        "encoder",
+        "the same, trained on the supplement of best as well",
+        {"name": "minilm"},
+        ONE,
+        1,
+        elsewhere=True,
+        extra=("modern",),
     ),
     System(
         "distilbert",
@@ -148,7 +173,7 @@ SYSTEMS: Mapping[str, System] = _by_name(
     ),
     *(
         System(f"best-{name}", "spamlit", about, {"overrides": ("experiment=best", *overrides)}, ONE, 3, elsewhere=True)
-        for name, about, overrides in WITHOUT
+        for name, about, overrides in ABLATIONS
     ),
 )
 
