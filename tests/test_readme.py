@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hydra import compose, initialize_config_dir
@@ -88,6 +89,36 @@ def test_links_and_pictures_are_there():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def rows_of(title, n):
+    """The cells of a README table, by the beginning of its head's second cell."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").split(f"| | {title}")[1].splitlines()[2 : 2 + n]
+    return [[cell.strip() for cell in line.strip("|").split("|")[1:]] for line in lines]
+
+
+def said(figures, system, metric):
+    row = figures.query("system == @system and threshold == 'own' and metric == @metric").iloc[0]
+    half = f" ± {row['half']:.3f}" if row["seeds"] > 2 else ""
+    return f"{row['mean']:.3f}{half}".replace("0.", ".")
+
+
+def test_the_results_shown_are_those_of_the_pages():
+    grouped, balanced, published = (
+        pd.read_csv(ROOT / "docs" / f"results{name}.csv") for name in ("", "-balanced", "-published")
+    )
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").replace("0.", ".")
+    systems = ["tfidf-words-chars", "tfidf-modern", "minilm", "minilm-modern", "default", "best", "collection"]
+    for system, cells in zip(systems, rows_of("F1", len(systems)), strict=True):
+        assert cells[:2] == [said(grouped, system, metric) for metric in ("f1", "auprc")]
+        assert cells[2] == said(grouped, system, "recall_at_fpr").split(" ")[0]
+        elsewhere = [line.split(" | ") for line in page.splitlines() if line.startswith(f"| {system} | final |")]
+        assert [cell.split(" [")[0] for cell in cells[3:5]] == (
+            [elsewhere[0][3], elsewhere[0][6]] if elsewhere else ["", ""]
+        )
+    systems = ["tfidf-words-chars", "minilm", "default", "best", "collection"]
+    for system, cells in zip(systems, rows_of("accuracy", len(systems)), strict=True):
+        assert cells[:2] == [said(figures, system, "accuracy") for figures in (balanced, published)]
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("eval")])
