@@ -95,6 +95,7 @@ def test_the_page_says_what_the_files_say(finished: Path, collection: Path, tmp_
         lexical = {name: outcome(finished, collection, "grouped", name, policy) for name in QUICK}
         baseline = results_tables.strongest(lexical)
         assert f"| tiny | {policy} | {baseline.system.name} | 1 |" in page  # compared on the seed that both have
+    assert ", validation |" not in page  # both thresholds make the baseline as strong
     pages = "\n".join(path.read_text() for path in paths if path.suffix == ".md")
     for title in ("raw rows", "repeats grouped, ham", "as published"):
         assert f"# Results, {title}" in pages
@@ -365,6 +366,18 @@ def test_the_pretrained_ones_are_compared_with_each_other(tmp_path: Path, collec
     assert (pair["ours_only"] > 0, pair["theirs_only"]) == (True, 0)
     page = write_results(made, tmp_path / "docs")[0].read_text()
     assert f"| minilm | own | distilbert | 1 | {better - worse:+.4f} |" in page.split("each two of the fine-tuned")[1]
+
+
+def test_a_baseline_is_met_at_its_stronger_threshold_too(tmp_path: Path, collection: Path) -> None:
+    weak, other = (
+        written(tmp_path, collection, "grouped", lambda test, _: by_label(test) < 0.9, name)
+        for name in ("naive-bayes", "minilm")
+    )
+    rows = weak.predictions()
+    rows.assign(probability=rows["probability"] * 0.5).to_csv(weak.folder / "predictions.csv", index=False)
+    page = write_results([weak, other], tmp_path / "docs")[0].read_text()
+    assert "| minilm | own | naive-bayes | 1 |" in page
+    assert "| minilm | own | naive-bayes, validation | 1 | +0.0000 |" in page
 
 
 def by_label(test: pd.DataFrame) -> pd.Series:

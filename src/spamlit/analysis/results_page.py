@@ -166,10 +166,9 @@ def _comparisons(found: Found) -> str:
     lines = []
     for systems, baseline in zip(found.values(), strongest, strict=True):
         lines += [_comparison(row) for row in tables.comparisons(systems, baseline).to_dict("records")]
-    best = max(strongest, key=lambda baseline: fmean(baseline.values("f1")))
-    own = found[tables.OWN]
+    best = max(reversed(strongest), key=lambda baseline: fmean(baseline.values("f1")))  # its own, where they are alike
     if best.policy != tables.OWN:
-        lines += [_comparison(row) for row in tables.comparisons(own, best).to_dict("records")]
+        lines += [_comparison(row) for row in tables.comparisons(found[tables.OWN], best).to_dict("records")]
     return table(COMPARISON, lines)
 
 
