@@ -21,8 +21,8 @@ $(INSTALLED): requirements-dev.lock requirements-torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit("error: spamlit needs Python 3.11 to 3.14, but $(PYTHON) is %d.%d. Name another one: make setup PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV) (minutes the first time, more where torch comes with CUDA)"
-	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
-	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-warn-conflicts -c requirements-torch.lock torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-warn-conflicts -c requirements-torch.lock torch
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
